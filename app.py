@@ -1,0 +1,188 @@
+"""reads configs/app.toml, opens the record and the engines, and serves the app."""
+
+import os
+
+# Before gradio is imported: nothing is reported to anybody, nothing is fetched from a hub.
+os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from huatuo import web
+from huatuo.accounts import Accounts
+from huatuo.arena import Arena
+from huatuo.chat import ChatDesk
+from huatuo.config import ROOT, AppConfig, read_models, read_toml
+from huatuo.engines.pool import Pool
+from huatuo.errors import ConfigError, HuatuoError
+from huatuo.ui import admin, chat, compare, download, results, review
+from huatuo.writing import Desk
+from reviews.chats import Chats
+from reviews.database import DEFAULT_NAME
+from reviews.errors import RecordError
+from reviews.importer import import_files
+from reviews.people import People
+from reviews.records import utcnow
+from reviews.store import Store
+
+log = logging.getLogger("huatuo")
+DEMO_PAIRS = ROOT / "huatuo" / "nano" / "pairs.jsonl"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that lives as long as the app."""
+
+    config: AppConfig
+    store: Store
+    people: People
+    chats: Chats
+    pool: Pool
+    desk: Desk
+    accounts: Accounts
+    broken: Mapping[str, ConfigError]
+
+
+def open_parts(config: AppConfig, root: Path = ROOT) -> Parts:
+    """Opens the record and names the models; nothing is loaded yet. Raises RecordError, ConfigError."""
+    data = root / config.data_dir
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"data_dir = {str(config.data_dir)!r}: the folder cannot be made ({error.strerror}); "
+            "choose another in configs/app.toml or with --data-dir"
+        ) from None
+    store = Store.open(data / DEFAULT_NAME)
+    people = People(store.database)
+    models, broken = read_models(root / config.models_dir)
+    return Parts(
+        config=config,
+        store=store,
+        people=people,
+        chats=Chats(store.database),
+        pool=Pool(models, root, config.deadlines),
+        desk=Desk(),
+        accounts=Accounts(people, config),
+        broken=broken,
+    )
+
+
+def make_app(parts: Parts) -> FastAPI:
+    """The whole app, ready to be served."""
+    config, accounts, pool, store = parts.config, parts.accounts, parts.pool, parts.store
+    visitors = ChatDesk(parts.chats, pool, parts.desk, accounts, config)
+    arena = Arena(store, pool, parts.desk, accounts, config)
+    address = address_of(config)
+    pages: Sequence[web.Page] = (
+        web.Page("chat", chat.ROLE, lambda lang: chat.build(visitors, pool, accounts, lang)),
+        web.Page("compare", compare.ROLE, lambda lang: compare.build(arena, store, pool, accounts, lang)),
+        web.Page("review", review.ROLE, lambda lang: review.build(store, pool, accounts, lang)),
+        web.Page("results", results.ROLE, lambda lang: results.build(store, pool, accounts, lang)),
+        web.Page(
+            "admin",
+            admin.ROLE,
+            lambda lang: admin.build(store, parts.people, pool, parts.broken, accounts, address, lang),
+        ),
+    )  # fmt: skip
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        pool.start()
+        tidier = asyncio.create_task(_tidy(parts))
+        try:
+            yield
+        finally:
+            tidier.cancel()
+            await parts.desk.close()
+            await pool.close()
+            store.close()
+
+    return web.build_app(config, accounts, pages, [download.route(store)], lifespan)
+
+
+async def _tidy(parts: Parts) -> None:
+    """Once an hour: forgets the conversations that are past their retention."""
+    while True:
+        with suppress(RecordError):  # the record may be busy; the next hour will do
+            before = utcnow() - timedelta(days=parts.config.chat_retention_days)
+            await asyncio.to_thread(parts.chats.purge, before)
+        await asyncio.sleep(3600)
+
+
+def address_of(config: AppConfig) -> str:
+    """Where browsers find the app."""
+    return config.public_url or f"http://{config.host}:{config.port}"
+
+
+def _check_port(config: AppConfig) -> None:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {config.port} on {config.host} cannot be used ({error.strerror}); stop the "
+                f"other program or choose another: make app ARGS='--port {config.port % 65535 + 1}'"
+            ) from None
+
+
+def read_config(arguments: Sequence[str] | None = None) -> AppConfig:
+    """configs/app.toml with command line flags over it. Raises ConfigError."""
+    parser = argparse.ArgumentParser(prog="app.py", description="Serve HuatuoGPT review.")
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "app.toml")
+    for key, field in AppConfig.model_fields.items():
+        parser.add_argument("--" + key.replace("_", "-"), metavar="VALUE", help=field.description)
+    flags = vars(parser.parse_args(arguments))
+    path = flags.pop("config")
+    overrides = {key: value for key, value in flags.items() if value is not None}
+    return read_toml(path, AppConfig, overrides)
+
+
+def main() -> int:
+    """Serves until stopped; a start that fails says why in one sentence and exits with 2."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for noisy in ("httpx", "httpx2", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        config = read_config()
+        _check_port(config)
+        parts = open_parts(config)
+        if DEMO_PAIRS.exists():  # something to review from the first minute; adds nothing twice
+            import_files(parts.store, [DEMO_PAIRS], "demo")
+        app = make_app(parts)
+    except (HuatuoError, RecordError) as error:
+        print(f"The app cannot start: {error}", file=sys.stderr)
+        return 2
+    address = address_of(config)
+    print(f"\n  Huatuo Review is served at {address}", flush=True)
+    token = parts.accounts.first_admin()
+    if token:
+        print(
+            "  First administrator: open this link once and choose a password\n"
+            f"  {address}/{config.language}/invite/{token}\n",
+            flush=True,
+        )
+    for file, error in parts.broken.items():
+        log.warning("%s is left out: %s", file, error)
+    uvicorn.Server(web.uvicorn_config(app, config)).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""one question to two engines; a pair exists only when both answers finished.
+
+Blind in time as in name: what a page may show of two running answers is cut to the same number of
+characters, so neither the first word nor the pace tells which engine is the faster one.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal
+
+from huatuo import messages, privacy, safety
+from huatuo.accounts import Accounts, Session
+from huatuo.config import AppConfig, ModelConfig
+from huatuo.engines.pool import Pool
+from huatuo.errors import NotSignedIn, Unavailable
+from huatuo.messages import Conversation, Message
+from huatuo.writing import Desk, Writing
+from reviews.errors import NotFinished
+from reviews.records import Assignment, Comparison, Side, Turn
+from reviews.store import Store
+
+FRAME_S = 0.1
+"""Seconds between two looks at a running answer: quick to the eye, cheap for the server."""
+
+State = Literal["writing", "votable", "broken", "voted"]
+
+
+@dataclass(frozen=True)
+class Pane:
+    """One side of one turn as shown. finish: None while it is (shown as) being written."""
+
+    text: str
+    finish: str | None
+
+
+@dataclass(frozen=True)
+class DuelTurn:
+    """One question and its two answers, by the side they are shown on."""
+
+    question: str
+    left: Pane
+    right: Pane
+
+
+@dataclass(frozen=True)
+class Duel:
+    """What a page shows of one comparison. names: (left, right), only after the vote."""
+
+    assignment_id: str
+    state: State
+    turns: tuple[DuelTurn, ...]
+    names: tuple[str, str] | None
+    case: Comparison
+
+
+class Arena:
+    """Live blind comparisons. Identity and ownership come from the caller's server-side session."""
+
+    def __init__(
+        self,
+        store: Store,
+        pool: Pool,
+        desk: Desk,
+        accounts: Accounts,
+        config: AppConfig,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._store, self._pool, self._desk = store, pool, desk
+        self._accounts, self._config = accounts, config
+        self._rng = rng or random.Random(secrets.randbits(64))
+
+    def current(self, session: Session) -> str | None:
+        """The id of the rater's open live comparison, or None."""
+        assignment = self._store.current_live(_rater(session))
+        return assignment.id if assignment else None
+
+    async def ask(
+        self, session: Session, assignment_id: str | None, text: str, language: str
+    ) -> tuple[str, dict[str, int]]:
+        """Sends one message to both sides; draws the pair at the first one.
+
+        Returns the assignment's id and what was masked. Raises InputError, TooFast, NotFinished (the
+        turn before is not complete), AssignmentClosed, NotYours, Unavailable (fewer than two
+        contestants are ready).
+        """
+        text = messages.clean(text, self._config.message_limit)
+        self._accounts.allow(session, "ask")
+        masked = privacy.mask(text)
+        rater = _rater(session)
+
+        def store() -> str:
+            opened = assignment_id or self.current(session)
+            if opened is None:
+                opened = self._draw(rater, language).id
+            elif len(self._store.view(opened, rater)[1].turns) >= self._config.max_turns:
+                raise NotFinished(
+                    f"a comparison has at most {self._config.max_turns} turns; vote now"
+                )
+            self._store.add_turn(opened, rater, masked.text)
+            return opened
+
+        opened = await asyncio.to_thread(store)
+        self._begin(opened, rater)
+        return opened, dict(masked.found)
+
+    async def retry(self, session: Session, assignment_id: str) -> None:
+        """Asks both sides the last question again, after one of them failed."""
+        self._accounts.allow(session, "ask")
+        rater = _rater(session)
+        _, comparison = self._store.view(assignment_id, rater)
+        if self._writings(comparison):
+            raise NotFinished("an answer is still being written")
+        await asyncio.to_thread(self._store.retry_turn, assignment_id, rater)
+        self._begin(assignment_id, rater)
+
+    def view(self, session: Session, assignment_id: str) -> Duel:
+        """The comparison as this rater may see it now. Raises NotYours, UnknownAssignment."""
+        assignment, comparison = self._store.view(assignment_id, _rater(session))
+        return show(assignment, comparison, self._writings(comparison))
+
+    async def watch(self, session: Session, assignment_id: str) -> AsyncIterator[Duel]:
+        """The comparison again and again while it is being written, and once when it is complete."""
+        assignment, comparison = self._store.view(assignment_id, _rater(session))
+        writings = self._writings(comparison)
+        while not all(writing.recorded for writing in writings.values()):
+            yield show(assignment, comparison, writings)
+            await asyncio.sleep(FRAME_S)
+        yield self.view(session, assignment_id)
+
+    def _draw(self, rater: int, language: str) -> Assignment:
+        ready = self._pool.contestants()
+        if len(ready) < 2:
+            raise Unavailable("fewer than two contestants are ready; see the admin page")
+        first, second = self._rng.sample(ready, 2)
+        return self._store.open_live(
+            rater,
+            first,
+            second,
+            self._rng.choice(("a", "b")),
+            language=language,
+            settings_a=_settings(self._pool.configs[first]),
+            settings_b=_settings(self._pool.configs[second]),
+        )
+
+    def _begin(self, assignment_id: str, rater: int) -> None:
+        _, comparison = self._store.view(assignment_id, rater)
+        number = comparison.turns[-1].number
+        sides: tuple[tuple[Literal["a", "b"], str], ...] = (
+            ("a", comparison.contestant_a),
+            ("b", comparison.contestant_b),
+        )
+        loop = asyncio.get_running_loop()
+        for side, name in sides:
+            seed = secrets.randbits(31)
+            other = _key(comparison.id, "b" if side == "a" else "a")
+
+            def record(
+                writing: Writing,
+                side: Literal["a", "b"] = side,
+                seed: int = seed,
+                other: str = other,
+            ) -> None:
+                settings = {
+                    "seed": seed,
+                    "first_s": writing.first_s,
+                    "seconds": writing.seconds,
+                    "fault": writing.fault,
+                }
+                self._store.finish_side(
+                    comparison.id, number, side, writing.text, str(writing.finish), settings
+                )
+                if (
+                    writing.finish == "error"
+                ):  # half a pair is no pair: do not make anybody wait for it
+                    loop.call_soon_threadsafe(self._desk.cancel, other)
+
+            stream = self._pool.stream(name, told(comparison, side), seed)
+            self._desk.start(_key(comparison.id, side), stream, record)
+
+    def _writings(self, comparison: Comparison) -> dict[str, Writing]:
+        found = {side: self._desk.get(_key(comparison.id, side)) for side in ("a", "b")}
+        return {side: writing for side, writing in found.items() if writing}
+
+
+def told(comparison: Comparison, side: Literal["a", "b"]) -> Conversation:
+    """What one side's engine is told: all questions, and this side's own earlier answers."""
+    conversation: list[Message] = []
+    for turn in comparison.turns:
+        conversation.append(Message("user", turn.question))
+        said = turn.a if side == "a" else turn.b
+        if said is not None:
+            conversation.append(Message("assistant", said.text))
+    return tuple(conversation)
+
+
+def show(
+    assignment: Assignment, comparison: Comparison, writings: dict[str, Writing] | None = None
+) -> Duel:
+    """The comparison by sides, with running answers cut to what both may show."""
+    writings = writings or {}
+    left: Literal["a", "b"] = assignment.left_is
+    right: Literal["a", "b"] = "b" if left == "a" else "a"
+    turns = [
+        DuelTurn(turn.question, _pane(_side(turn, left)), _pane(_side(turn, right)))
+        for turn in comparison.turns
+    ]
+    if writings and turns:
+        turns[-1] = _running(comparison.turns[-1], left, right, writings)
+    state: State = "votable"
+    if assignment.state == "voted":
+        state = "voted"
+    elif writings:
+        state = "writing"
+    elif any(p.finish != "stop" for turn in turns for p in (turn.left, turn.right)):
+        state = "broken"
+    by_side = {"a": comparison.contestant_a, "b": comparison.contestant_b}
+    names = (by_side[left], by_side[right]) if state == "voted" else None
+    return Duel(assignment.id, state, tuple(turns), names, comparison)
+
+
+def notices(duel: Duel) -> list[str]:
+    """Keys of the red flags in all questions so far, each once, in order; the same for both sides."""
+    found = [flag.key for turn in duel.turns for flag in safety.triage(turn.question)]
+    return list(dict.fromkeys(found))
+
+
+def _running(
+    turn: Turn, left: Literal["a", "b"], right: Literal["a", "b"], writings: dict[str, Writing]
+) -> DuelTurn:
+    """Both running answers, each cut to the length of the shortest that is still being written."""
+    texts: dict[str, str] = {}
+    for side in (left, right):
+        said = _side(turn, side)
+        texts[side] = writings[side].text if side in writings else said.text if said else ""
+    unfinished = [len(writing.text) for writing in writings.values() if writing.finish is None]
+    shown = min(unfinished) if unfinished else max(len(text) for text in texts.values())
+    return DuelTurn(
+        turn.question, Pane(texts[left][:shown], None), Pane(texts[right][:shown], None)
+    )
+
+
+def _pane(said: Side | None) -> Pane:
+    return Pane(said.text, said.finish) if said else Pane("", "error")
+
+
+def _side(turn: Turn, side: Literal["a", "b"]) -> Side | None:
+    return turn.a if side == "a" else turn.b
+
+
+def _settings(model: ModelConfig) -> dict[str, object]:
+    return {
+        "model": model.name,
+        "sha256": model.sha256,
+        "template": model.template,
+        "generation": model.generation.model_dump(),
+    }
+
+
+def _rater(session: Session) -> int:
+    if (
+        session.user_id is None
+    ):  # pages for physicians require a signed-in role; this is the second lock
+        raise NotSignedIn("sign in to compare")
+    return session.user_id
+
+
+def _key(comparison_id: str, side: str) -> str:
+    return f"duel:{comparison_id}:{side}"

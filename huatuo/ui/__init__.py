@@ -1,0 +1,1 @@
+"""the pages, one file each, and every visible string."""

@@ -1,0 +1,165 @@
+"""the compare page: one message to two anonymous assistants, then a vote on the whole conversation."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from huatuo.accounts import Accounts, Session
+from huatuo.arena import Arena, Duel
+from huatuo.engines.pool import Pool
+from huatuo.ui import conversation, duel, frame
+from huatuo.ui.text import Language, say
+from reviews.store import Store
+
+ROLE = "physician"
+
+
+def build(
+    arena: Arena, store: Store, pool: Pool, accounts: Accounts, language: Language
+) -> gr.Blocks:
+    """The page in one language. What the browser sends is an assignment id, never a name or a text."""
+    titles = duel.model_titles(pool, language)
+    hidden = (*titles.values(), *titles)
+
+    def view_of(seen: Duel) -> str:
+        if seen.names is not None:
+            seen = _named(seen, titles)
+        return duel.draw(seen, hidden, language)
+
+    with frame.blocks("compare", language) as demo:
+        frame.with_header(demo, accounts, "compare", language, ROLE)
+        with gr.Column(elem_id="main", elem_classes=["wide"]):
+            pair = frame.html(elem_id="duel")
+            bar = duel.vote_bar(language, "duel.submit", with_undo=False)
+            with gr.Row(elem_id="composer"):
+                box = gr.Textbox(
+                    label=say("chat.input", language),
+                    show_label=False,
+                    placeholder=say("compare.placeholder", language),
+                    lines=1,
+                    max_lines=8,
+                    elem_id="question",
+                    scale=5,
+                )
+                send = gr.Button(say("chat.send", language), variant="primary", elem_id="send")
+                retry = gr.Button(
+                    say("compare.retry", language),
+                    visible=False,
+                    elem_id="retry",
+                    variant="primary",
+                )
+                following = gr.Button(
+                    say("duel.next", language), visible=False, elem_id="next", variant="primary"
+                )
+            ticket = gr.Textbox(visible="hidden", elem_id="ticket", label="ticket")
+
+        shown = [pair, bar.box, bar.choice, bar.reason, box, send, retry, following, ticket]
+
+        def page(seen: Duel | None, *, clear: bool = False) -> list[Any]:
+            state = seen.state if seen else "empty"
+            open_to_text = state in ("empty", "votable")
+            return [
+                view_of(seen) if seen else _welcome(language),
+                gr.update(visible=state in ("votable", "broken")),
+                gr.update(value=None, interactive=state == "votable")
+                if clear
+                else gr.update(interactive=state == "votable"),
+                gr.update(value="") if clear else gr.skip(),
+                gr.update(
+                    visible=open_to_text or state == "writing", **({"value": ""} if clear else {})
+                ),
+                gr.update(
+                    visible=open_to_text or state == "writing",
+                    interactive=state != "writing",
+                    variant="primary" if state == "empty" else "secondary",
+                ),
+                gr.update(visible=state == "broken"),
+                gr.update(visible=state == "voted"),
+                seen.assignment_id if seen else "",
+            ]
+
+        async def follow(session: Session, ticket_id: str) -> AsyncIterator[list[Any]]:
+            first = True
+            async for seen in arena.watch(session, ticket_id):
+                if first or seen.state != "writing":
+                    yield page(seen, clear=first)
+                else:
+                    yield [view_of(seen), *[gr.skip()] * (len(shown) - 1)]
+                first = False
+
+        async def opened(request: gr.Request) -> AsyncIterator[list[Any]]:
+            session = accounts.require(request, ROLE)
+            ticket_id = await asyncio.to_thread(arena.current, session)
+            if ticket_id is None or not arena.view(session, ticket_id).turns:
+                yield page(None, clear=True)
+                return
+            async for values in follow(session, ticket_id):
+                yield values
+
+        async def ask(text: str, ticket_id: str, request: gr.Request) -> AsyncIterator[list[Any]]:
+            session = accounts.require(request, ROLE)
+            ticket_id, found = await arena.ask(session, ticket_id or None, text, language)
+            if found:
+                frame.tell(conversation.masked(found, language), language)
+            async for values in follow(session, ticket_id):
+                yield values
+
+        async def again(ticket_id: str, request: gr.Request) -> AsyncIterator[list[Any]]:
+            session = accounts.require(request, ROLE)
+            await arena.retry(session, ticket_id)
+            async for values in follow(session, ticket_id):
+                yield values
+
+        def vote(ticket_id: str, choice: str | None, reason: str, request: gr.Request) -> list[Any]:
+            session = accounts.require(request, ROLE)
+            if choice is None:
+                frame.ask_first(say("duel.choose_first", language), language)
+                return [gr.skip()] * len(shown)
+            duel.cast(store, accounts, session, ticket_id, choice, reason, language)
+            return page(arena.view(session, ticket_id))
+
+        def leave(how: str) -> Any:
+            def handler(ticket_id: str, reason: str, request: gr.Request) -> list[Any]:
+                session = accounts.require(request, ROLE)
+                if how == "skip":
+                    store.skip(ticket_id, session.user_id)
+                    frame.tell(say("duel.skipped", language), language)
+                else:
+                    store.report(ticket_id, session.user_id, reason)
+                    frame.tell(say("duel.reported", language), language)
+                return page(None, clear=True)
+
+            return handler
+
+        def next_pair(request: gr.Request) -> list[Any]:
+            accounts.require(request, ROLE)
+            return page(None, clear=True)
+
+        quick = {"show_progress": "hidden", "concurrency_limit": None}
+        gr.on([send.click, box.submit], frame.guarded(ask, language), [box, ticket], shown, **quick)
+        bar.submit.click(
+            frame.guarded(vote, language), [ticket, bar.choice, bar.reason], shown, **quick
+        )
+        bar.skip.click(frame.guarded(leave("skip"), language), [ticket, bar.reason], shown, **quick)
+        bar.report.click(
+            frame.guarded(leave("report"), language), [ticket, bar.reason], shown, **quick
+        )
+        retry.click(frame.guarded(again, language), ticket, shown, **quick)
+        following.click(frame.guarded(next_pair, language), None, shown, **quick)
+        demo.load(frame.guarded(opened, language), None, shown, **quick)
+    return demo
+
+
+def _named(seen: Duel, titles: dict[str, str]) -> Duel:
+    names = seen.names or ("", "")
+    return replace(seen, names=(titles.get(names[0], names[0]), titles.get(names[1], names[1])))
+
+
+def _welcome(language: Language) -> str:
+    return conversation.block(
+        f"<h1>{say('compare.welcome', language)}</h1><p>{say('compare.welcome_more', language)}</p>",
+        "welcome",
+    )

@@ -1,0 +1,115 @@
+// What the pages need in the browser: theme, menu, tabs for the two answers, keys, scrolling.
+// It only presses the page's own buttons: every decision is made and checked on the server.
+(() => {
+  "use strict";
+  const root = document.documentElement;
+  const byId = (id) => document.getElementById(id);
+
+  // Theme: the reader's choice, or the system's.
+  const stored = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
+  const wanted = () => stored() || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  const paint = () => {
+    const dark = wanted() === "dark";
+    root.classList.toggle("dark", dark);
+    if (document.body) document.body.classList.toggle("dark", dark);
+  };
+  paint();
+  document.addEventListener("DOMContentLoaded", paint);
+
+  // The two answers on a narrow screen.
+  const show = (side) => {
+    const duel = byId("duel");
+    if (!duel) return;
+    duel.classList.toggle("show-right", side === "right");
+    mark();
+  };
+  const mark = () => {
+    const duel = byId("duel");
+    if (!duel) return;
+    const right = duel.classList.contains("show-right");
+    duel.querySelectorAll(".tabs [data-pane]").forEach((tab) => {
+      const on = String((tab.dataset.pane === "right") === right);
+      if (tab.getAttribute("aria-selected") !== on) tab.setAttribute("aria-selected", on);
+    });
+  };
+
+  document.addEventListener("click", (event) => {
+    const target = event.target.closest ? event.target.closest("[data-theme],[data-menu],[data-pane]") : null;
+    if (!target) return;
+    if (target.hasAttribute("data-theme")) {
+      try { localStorage.setItem("theme", wanted() === "dark" ? "light" : "dark"); } catch { /* private window */ }
+      paint();
+    } else if (target.hasAttribute("data-menu")) {
+      const open = target.closest(".bar").classList.toggle("open");
+      target.setAttribute("aria-expanded", String(open));
+    } else show(target.dataset.pane);
+  });
+
+  let touch = null;
+  document.addEventListener("touchstart", (event) => {
+    const one = event.touches.length === 1 && event.target.closest && event.target.closest(".panes");
+    touch = one ? { x: event.touches[0].clientX, y: event.touches[0].clientY } : null;
+  }, { passive: true });
+  document.addEventListener("touchend", (event) => {
+    if (!touch) return;
+    const dx = event.changedTouches[0].clientX - touch.x, dy = event.changedTouches[0].clientY - touch.y;
+    if (Math.abs(dx) > 60 && Math.abs(dx) > 2 * Math.abs(dy)) show(dx < 0 ? "right" : "left");
+    touch = null;
+  }, { passive: true });
+
+  // Keys: 1-4 choose, Enter submits, S skips, Z undoes, N takes the next pair.
+  const press = (...ids) => {
+    for (const id of ids) {
+      const found = byId(id);
+      const button = found && (found.matches("button") ? found : found.querySelector("button"));
+      if (button && !button.disabled && button.offsetParent !== null) { button.click(); return true; }
+    }
+    return false;
+  };
+  const choose = (number) => {
+    const choices = document.querySelectorAll("#choice input[type=radio]");
+    if (!choices[number - 1] || choices[number - 1].offsetParent === null && !byId("choice").offsetParent) return false;
+    choices[number - 1].click();
+    return true;
+  };
+  document.addEventListener("keydown", (event) => {
+    if (event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const field = event.target;
+    const typing = field.matches && field.matches("textarea, input:not([type=radio]), select, [contenteditable]");
+    if (typing) return;
+    if (event.repeat) return;
+    const inControl = field.matches && field.matches("a, button, summary");
+    let done = false;
+    if (/^[1-4]$/.test(event.key)) done = choose(Number(event.key));
+    else if (event.key === "Enter" && !inControl) done = press("submit-vote", "next");
+    else if (event.key === "s" || event.key === "S") done = press("skip");
+    else if (event.key === "z" || event.key === "Z") done = press("undo", "undo-last");
+    else if (event.key === "n" || event.key === "N") done = press("next");
+    if (done) event.preventDefault();
+  });
+
+  // Where there is a keyboard, the question box is ready at once; on a phone that would move the page.
+  const ready = setInterval(() => {
+    const box = document.querySelector("#question textarea");
+    if (!box) return;
+    clearInterval(ready);
+    if (matchMedia("(hover: hover) and (min-width: 721px)").matches && !byId("choice")) box.focus({ preventScroll: true });
+  }, 200);
+  setTimeout(() => clearInterval(ready), 20000);
+
+  // While text arrives, stay at its end if the reader is there; a new pair starts at the top.
+  let pair = "";
+  const follow = new MutationObserver(() => {
+    mark();
+    const ticket = document.querySelector("#ticket textarea, #ticket input");
+    const now = ticket ? ticket.value : "";
+    if (now !== pair) {
+      if (pair && !document.querySelector('.duel[data-state="writing"]')) { window.scrollTo(0, 0); show("left"); }
+      pair = now;
+    }
+    const writing = document.querySelector(".dots") || byId("talk");
+    const near = root.scrollHeight - window.innerHeight - window.scrollY < 240;
+    if (writing && byId("talk") && near) window.scrollTo(0, root.scrollHeight);
+  });
+  document.addEventListener("DOMContentLoaded", () => follow.observe(document.body, { childList: true, subtree: true, characterData: true }));
+})();
