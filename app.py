@@ -178,8 +178,8 @@ def main() -> int:
             f"  {address}/{config.language}/invite/{token}\n",
             flush=True,
         )
-    for file, error in parts.broken.items():
-        log.warning("%s is left out: %s", file, error)
+    for file, why in parts.broken.items():
+        log.warning("%s is left out: %s", file, why)
     uvicorn.Server(web.uvicorn_config(app, config)).run()
     return 0
 

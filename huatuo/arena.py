@@ -74,7 +74,7 @@ class Arena:
 
     def current(self, session: Session) -> str | None:
         """The id of the rater's open live comparison, or None."""
-        assignment = self._store.current_live(_rater(session))
+        assignment = self._store.current_live(rater_of(session))
         return assignment.id if assignment else None
 
     async def ask(
@@ -89,7 +89,7 @@ class Arena:
         text = messages.clean(text, self._config.message_limit)
         self._accounts.allow(session, "ask")
         masked = privacy.mask(text)
-        rater = _rater(session)
+        rater = rater_of(session)
 
         def store() -> str:
             opened = assignment_id or self.current(session)
@@ -109,7 +109,7 @@ class Arena:
     async def retry(self, session: Session, assignment_id: str) -> None:
         """Asks both sides the last question again, after one of them failed."""
         self._accounts.allow(session, "ask")
-        rater = _rater(session)
+        rater = rater_of(session)
         _, comparison = self._store.view(assignment_id, rater)
         if self._writings(comparison):
             raise NotFinished("an answer is still being written")
@@ -118,12 +118,12 @@ class Arena:
 
     def view(self, session: Session, assignment_id: str) -> Duel:
         """The comparison as this rater may see it now. Raises NotYours, UnknownAssignment."""
-        assignment, comparison = self._store.view(assignment_id, _rater(session))
+        assignment, comparison = self._store.view(assignment_id, rater_of(session))
         return show(assignment, comparison, self._writings(comparison))
 
     async def watch(self, session: Session, assignment_id: str) -> AsyncIterator[Duel]:
         """The comparison again and again while it is being written, and once when it is complete."""
-        assignment, comparison = self._store.view(assignment_id, _rater(session))
+        assignment, comparison = self._store.view(assignment_id, rater_of(session))
         writings = self._writings(comparison)
         while not all(writing.recorded for writing in writings.values()):
             yield show(assignment, comparison, writings)
@@ -259,7 +259,8 @@ def _settings(model: ModelConfig) -> dict[str, object]:
     }
 
 
-def _rater(session: Session) -> int:
+def rater_of(session: Session) -> int:
+    """The signed-in user's id. Raises NotSignedIn for a visitor."""
     if (
         session.user_id is None
     ):  # pages for physicians require a signed-in role; this is the second lock

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from huatuo.accounts import INVITATION_HOURS, ROLES, Accounts
+from huatuo.accounts import INVITATION_HOURS, ROLES, Accounts, Role
 from huatuo.engines.pool import Pool
 from huatuo.errors import ConfigError
 from huatuo.ui import conversation, frame
@@ -15,7 +15,7 @@ from reviews.errors import AuditBroken
 from reviews.people import People
 from reviews.store import Store
 
-ROLE = "admin"
+ROLE: Role = "admin"
 
 
 def build(
@@ -107,11 +107,10 @@ def build(
 
             return handler
 
-        quick = {"show_progress": "hidden"}
-        invite.click(frame.guarded(send, language), [name, role], [link, name], **quick)
-        disable.click(frame.guarded(switch(True), language), who, [table, who], **quick)
-        enable.click(frame.guarded(switch(False), language), who, [table, who], **quick)
-        demo.load(frame.guarded(enter, language), None, [table, who, state], **quick)
+        invite.click(frame.guarded(send, language), [name, role], [link, name], **frame.QUIETLY)
+        disable.click(frame.guarded(switch(True), language), who, [table, who], **frame.QUIETLY)
+        enable.click(frame.guarded(switch(False), language), who, [table, who], **frame.QUIETLY)
+        demo.load(frame.guarded(enter, language), None, [table, who, state], **frame.QUIETLY)
     return demo
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from huatuo.accounts import Accounts
+from huatuo.accounts import Accounts, Role
 from huatuo.arena import FRAME_S
 from huatuo.chat import ChatDesk, ChatView
 from huatuo.config import ModelConfig
@@ -14,7 +14,7 @@ from huatuo.engines.pool import Pool
 from huatuo.ui import conversation, frame
 from huatuo.ui.text import EXAMPLES, Language, say
 
-ROLE = "visitor"
+ROLE: Role = "visitor"
 
 
 def build(desk: ChatDesk, pool: Pool, accounts: Accounts, language: Language) -> gr.Blocks:
@@ -91,22 +91,21 @@ def build(desk: ChatDesk, pool: Pool, accounts: Accounts, language: Language) ->
 
             return handler
 
-        quick = {"show_progress": "hidden", "concurrency_limit": None}
         gr.on(
             [send.click, box.submit],
             frame.guarded(ask, language),
             box,
             [*shown, box],
-            **quick,
+            **frame.QUIETLY,
         )
         for starter in starters:
-            starter.click(frame.guarded(ask, language), starter, [*shown, box], **quick)
-        again.click(frame.guarded(regenerate, language), None, shown, **quick)
-        stop.click(frame.guarded(halt, language), None, None, **quick)
-        new.click(frame.guarded(restart, language), None, shown, **quick)
-        up.click(frame.guarded(rate(1), language), None, [up, down], **quick)
-        down.click(frame.guarded(rate(-1), language), None, [up, down], **quick)
-        demo.load(frame.guarded(watch, language), None, shown, **quick)
+            starter.click(frame.guarded(ask, language), starter, [*shown, box], **frame.QUIETLY)
+        again.click(frame.guarded(regenerate, language), None, shown, **frame.QUIETLY)
+        stop.click(frame.guarded(halt, language), None, None, **frame.QUIETLY)
+        new.click(frame.guarded(restart, language), None, shown, **frame.QUIETLY)
+        up.click(frame.guarded(rate(1), language), None, [up, down], **frame.QUIETLY)
+        down.click(frame.guarded(rate(-1), language), None, [up, down], **frame.QUIETLY)
+        demo.load(frame.guarded(watch, language), None, shown, **frame.QUIETLY)
     return demo
 
 
@@ -145,7 +144,8 @@ def _talk(view: ChatView, language: Language, state: str) -> str:
             parts.append(conversation.question(turn.text, you))
             parts.append(conversation.notices(turn.notices, language))
         else:
-            body = conversation.answer(turn.text, turn.finish, "", language)
+            why = "Truncated" if turn.text else "Refused"  # what the reader sees of the fault
+            body = conversation.answer(turn.text, turn.finish, why, language)
             parts.append(_doctor(body, doctor))
     if view.writing is not None and not view.writing.recorded:
         waiting = state == "loading" and not view.writing.text

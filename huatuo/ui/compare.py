@@ -7,14 +7,14 @@ from typing import Any
 
 import gradio as gr
 
-from huatuo.accounts import Accounts, Session
-from huatuo.arena import Arena, Duel
+from huatuo.accounts import Accounts, Role, Session
+from huatuo.arena import Arena, Duel, rater_of
 from huatuo.engines.pool import Pool
 from huatuo.ui import conversation, duel, frame
 from huatuo.ui.text import Language, say
 from reviews.store import Store
 
-ROLE = "physician"
+ROLE: Role = "physician"
 
 
 def build(
@@ -125,10 +125,10 @@ def build(
             def handler(ticket_id: str, reason: str, request: gr.Request) -> list[Any]:
                 session = accounts.require(request, ROLE)
                 if how == "skip":
-                    store.skip(ticket_id, session.user_id)
+                    store.skip(ticket_id, rater_of(session))
                     frame.tell(say("duel.skipped", language), language)
                 else:
-                    store.report(ticket_id, session.user_id, reason)
+                    store.report(ticket_id, rater_of(session), reason)
                     frame.tell(say("duel.reported", language), language)
                 return page(None, clear=True)
 
@@ -138,18 +138,25 @@ def build(
             accounts.require(request, ROLE)
             return page(None, clear=True)
 
-        quick = {"show_progress": "hidden", "concurrency_limit": None}
-        gr.on([send.click, box.submit], frame.guarded(ask, language), [box, ticket], shown, **quick)
+        gr.on(
+            [send.click, box.submit],
+            frame.guarded(ask, language),
+            [box, ticket],
+            shown,
+            **frame.QUIETLY,
+        )
         bar.submit.click(
-            frame.guarded(vote, language), [ticket, bar.choice, bar.reason], shown, **quick
+            frame.guarded(vote, language), [ticket, bar.choice, bar.reason], shown, **frame.QUIETLY
         )
-        bar.skip.click(frame.guarded(leave("skip"), language), [ticket, bar.reason], shown, **quick)
+        bar.skip.click(
+            frame.guarded(leave("skip"), language), [ticket, bar.reason], shown, **frame.QUIETLY
+        )
         bar.report.click(
-            frame.guarded(leave("report"), language), [ticket, bar.reason], shown, **quick
+            frame.guarded(leave("report"), language), [ticket, bar.reason], shown, **frame.QUIETLY
         )
-        retry.click(frame.guarded(again, language), ticket, shown, **quick)
-        following.click(frame.guarded(next_pair, language), None, shown, **quick)
-        demo.load(frame.guarded(opened, language), None, shown, **quick)
+        retry.click(frame.guarded(again, language), ticket, shown, **frame.QUIETLY)
+        following.click(frame.guarded(next_pair, language), None, shown, **frame.QUIETLY)
+        demo.load(frame.guarded(opened, language), None, shown, **frame.QUIETLY)
     return demo
 
 

@@ -6,10 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from huatuo import web
+from huatuo.accounts import Role
 from reviews.export import export_zip
 from reviews.store import Store
 
-ROLE = "researcher"
+ROLE: Role = "researcher"
 PATH = "/export/votes.zip"
 
 

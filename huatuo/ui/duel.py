@@ -138,7 +138,7 @@ def cast(
     accounts.allow(session, "vote")
     result = store.cast_vote(
         ticket_id,
-        session.user_id,
+        arena.rater_of(session),
         choice,
         reason=reason.strip(),
         seconds=seconds,

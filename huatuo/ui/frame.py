@@ -24,6 +24,8 @@ PAGES: tuple[tuple[str, str], ...] = (
     ("results", "researcher"),
     ("admin", "admin"),
 )
+# Every event: no spinner over the text, and nobody waits for another reader's stream.
+QUIETLY: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
 FONTS = (
     "PingFang SC",
     "Hiragino Sans GB",

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from huatuo.accounts import Accounts
+from huatuo.accounts import Accounts, Role
 from huatuo.engines.pool import Pool
 from huatuo.ui import conversation, duel, figures, frame
 from huatuo.ui.text import Language, say
@@ -13,7 +13,7 @@ from reviews import stats
 from reviews.records import VoteRow
 from reviews.store import Store
 
-ROLE = "researcher"
+ROLE: Role = "researcher"
 ALL = ""
 FEWEST_VOTES = 20
 """Votes on a pair below which nothing is said of how many more it takes."""
@@ -50,8 +50,8 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
             accounts.require(request, ROLE)
             return report(store.votes(name or None), titles, language)
 
-        demo.load(frame.guarded(enter, language), None, [study, body], show_progress="hidden")
-        study.input(frame.guarded(choose, language), study, body, show_progress="hidden")
+        demo.load(frame.guarded(enter, language), None, [study, body], **frame.QUIETLY)
+        study.input(frame.guarded(choose, language), study, body, **frame.QUIETLY)
     return demo
 
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import gradio as gr
 
-from huatuo.accounts import Accounts, Session
-from huatuo.arena import Duel, show
+from huatuo.accounts import Accounts, Role, Session
+from huatuo.arena import Duel, rater_of, show
 from huatuo.engines.pool import Pool
 from huatuo.ui import conversation, duel, frame
 from huatuo.ui.text import Language, say
 from reviews.records import Assignment, Progress, utcnow
 from reviews.store import Store
 
-ROLE = "physician"
+ROLE: Role = "physician"
 MINUTES_A_PAIR = 0.75
 """Assumed before the rater's own pace is known."""
 
@@ -47,14 +47,13 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
         shown = [progress, pair, bar.box, bar.choice, bar.reason, late_undo, ticket]
 
         def page(session: Session, name: str | None, assignment: Assignment | None) -> list[Any]:
-            assert session.user_id is not None
-            done = store.progress(session.user_id, name) if name else None
+            done = store.progress(rater_of(session), name) if name else None
             if assignment is None:
                 body = _nothing(done, language)
                 again = gr.update(visible=bool(done and done.done + done.skipped))
                 empty = [gr.update(visible=False), gr.update(value=None), "", again, ""]
                 return [_progress(done, language), body, *empty]
-            _, comparison = store.view(assignment.id, session.user_id)
+            _, comparison = store.view(assignment.id, rater_of(session))
             seen = _blind(show(assignment, comparison))
             vote = assignment.vote
             return [
@@ -74,15 +73,15 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
             ]
 
         def following(session: Session, name: str | None) -> list[Any]:
-            found = store.next_prepared(session.user_id, name) if name else None
+            found = store.next_prepared(rater_of(session), name) if name else None
             return page(session, name, found)
 
         def enter(request: gr.Request) -> list[Any]:
             session = accounts.require(request, ROLE)
             names = [summary.name for summary in store.studies() if summary.pairs]
-            first = next((n for n in names if _left(store.progress(session.user_id, n))), None) or (
-                names[0] if names else None
-            )
+            first = next(
+                (n for n in names if _left(store.progress(rater_of(session), n))), None
+            ) or (names[0] if names else None)
             choices = gr.update(choices=names, value=first, visible=len(names) > 1)
             return [choices, *following(session, first)]
 
@@ -100,7 +99,7 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
             if choice is None:
                 frame.ask_first(say("duel.choose_first", language), language)
                 return [gr.skip()] * len(shown)
-            assignment, _ = store.view(ticket_id, session.user_id)
+            assignment, _ = store.view(ticket_id, rater_of(session))
             seconds = None if assignment.vote else (utcnow() - assignment.issued_at).total_seconds()
             duel.cast(
                 store,
@@ -118,12 +117,12 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
         def leave(how: str) -> Any:
             def handler(name: str, ticket_id: str, reason: str, request: gr.Request) -> list[Any]:
                 session = accounts.require(request, ROLE)
-                assignment, _ = store.view(ticket_id, session.user_id)
+                assignment, _ = store.view(ticket_id, rater_of(session))
                 if assignment.state == "open" and how == "skip":
-                    store.skip(ticket_id, session.user_id)
+                    store.skip(ticket_id, rater_of(session))
                     frame.tell(say("duel.skipped", language), language)
                 elif how == "report":
-                    store.report(ticket_id, session.user_id, reason)
+                    store.report(ticket_id, rater_of(session), reason)
                     frame.tell(say("duel.reported", language), language)
                 return following(session, name)
 
@@ -131,23 +130,22 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
 
         def undo(name: str, ticket_id: str, request: gr.Request) -> list[Any]:
             session = accounts.require(request, ROLE)
-            before = store.previous(session.user_id, name, before=ticket_id or None)
+            before = store.previous(rater_of(session), name, before=ticket_id or None)
             if before is None:
                 frame.tell(say("review.nothing_to_undo", language), language)
                 return [gr.skip()] * len(shown)
             return page(session, name, before)
 
-        quick = {"show_progress": "hidden", "concurrency_limit": None}
         entry = [study, ticket, bar.choice, bar.reason]
-        bar.submit.click(frame.guarded(vote, language), entry, shown, **quick)
+        bar.submit.click(frame.guarded(vote, language), entry, shown, **frame.QUIETLY)
         ids = [study, ticket, bar.reason]
-        bar.skip.click(frame.guarded(leave("skip"), language), ids, shown, **quick)
-        bar.report.click(frame.guarded(leave("report"), language), ids, shown, **quick)
+        bar.skip.click(frame.guarded(leave("skip"), language), ids, shown, **frame.QUIETLY)
+        bar.report.click(frame.guarded(leave("report"), language), ids, shown, **frame.QUIETLY)
         assert bar.undo is not None
-        bar.undo.click(frame.guarded(undo, language), [study, ticket], shown, **quick)
-        late_undo.click(frame.guarded(undo, language), [study, ticket], shown, **quick)
-        study.input(frame.guarded(choose, language), study, shown, **quick)
-        demo.load(frame.guarded(enter, language), None, [study, *shown], **quick)
+        bar.undo.click(frame.guarded(undo, language), [study, ticket], shown, **frame.QUIETLY)
+        late_undo.click(frame.guarded(undo, language), [study, ticket], shown, **frame.QUIETLY)
+        study.input(frame.guarded(choose, language), study, shown, **frame.QUIETLY)
+        demo.load(frame.guarded(enter, language), None, [study, *shown], **frame.QUIETLY)
     return demo
 
 
