@@ -1,0 +1,156 @@
+"""The append-only, hash-chained log of every change; verify() finds the first bad row.
+
+Each row is written in the transaction of the change it tells of. Its hash covers its own
+content and the hash before it, so a row cannot be edited or taken out unseen. The chain
+detects, it does not prevent: who may write the file is the real boundary. A log cut off at
+its end is found by comparing the last hash with an export's manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from reviews.errors import AuditBroken
+from reviews.records import iso
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+FIRST_HASH = "0" * 64
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+_quote = json.encoder.encode_basestring  # one JSON string, not ASCII only
+
+
+class Verified(NamedTuple):
+    """A chain that holds: how many rows, and the hash of the last one."""
+
+    rows: int
+    last_hash: str
+
+
+def canonical(value: Any) -> str:
+    """JSON text with sorted keys and no spaces: the same value always gives the same bytes."""
+    return _encode(value)
+
+
+def digest(text: str) -> str:
+    """sha256 of a text, in hex; an empty text gives an empty string."""
+    return hashlib.sha256(text.encode()).hexdigest() if text else ""
+
+
+def actor_name(actor: int | str) -> str:
+    """Who acts, as the log has it: `user:7`, or a word such as `system`."""
+    return f"user:{actor}" if isinstance(actor, int) else actor
+
+
+class Row:
+    """A row without its place in the chain: what is known before the transaction begins."""
+
+    __slots__ = ("parts", "text")
+
+    def __init__(
+        self, at: str, actor: str, action: str, subject: str, before: str, after: str
+    ) -> None:
+        self.parts = (at, actor, action, subject, before, after)
+        self.text = row_text(self.parts)
+
+
+def row_text(parts: Sequence[str]) -> str:
+    """JSON list of (at, actor, action, subject, before, after), as canonical() would write it."""
+    return f"[{','.join(map(_quote, parts))}]"
+
+
+def row_hash(seq: int, prev_hash: str, text: str) -> str:
+    """sha256 over the hash before, the row's place and its content (Row.text)."""
+    return hashlib.sha256(f"{prev_hash}\n{seq}\n{text}".encode()).hexdigest()
+
+
+def append(
+    conn: sqlite3.Connection,
+    at: datetime,
+    actor: int | str,
+    action: str,
+    subject: str,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+) -> None:
+    """Add one row; must run inside the transaction of the change itself."""
+    texts = (canonical(before) if before else "", canonical(after) if after else "")
+    append_row(conn, Row(iso(at), actor_name(actor), action, subject, *texts))
+
+
+def append_row(conn: sqlite3.Connection, row: Row) -> None:
+    """Add a row that was made ready outside the transaction."""
+    last = conn.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+    seq, prev_hash = (last[0] + 1, last[1]) if last else (1, FIRST_HASH)
+    chained = (prev_hash, row_hash(seq, prev_hash, row.text))
+    conn.execute("INSERT INTO audit VALUES (?,?,?,?,?,?,?,?,?)", (seq, *row.parts, *chained))
+
+
+def last_hash(db: sqlite_utils.Database) -> str:
+    """The hash of the newest row, or 64 zeros for an empty log."""
+    row = db.conn.execute("SELECT hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+    return row[0] if row else FIRST_HASH
+
+
+def vote_after(
+    revision: int, choice: str, reason: str, ratings: str, seconds: float | None
+) -> dict[str, Any]:
+    """What the log keeps of a vote: everything, but of the reason only its hash."""
+    return {
+        "revision": revision,
+        "choice": choice,
+        "reason_sha256": digest(reason),
+        "ratings": ratings,
+        "seconds": seconds,
+    }
+
+
+def verify(db: sqlite_utils.Database) -> Verified:
+    """Walk the whole chain, then hold every vote against its log row.
+
+    Raises AuditBroken with the first bad seq. Call it inside Database.read().
+    """
+    prev_hash, expected = FIRST_HASH, 0
+    votes: dict[tuple[str, int], int] = {}
+    texts: dict[int, str] = {}
+    columns = "seq, at, actor, action, subject, before, after, prev_hash, hash"
+    for row in db.conn.execute(f"SELECT {columns} FROM audit ORDER BY seq"):
+        expected += 1
+        parts = tuple(row)
+        if parts[0] != expected:
+            raise AuditBroken(expected, "the row is missing")
+        if parts[7] != prev_hash:
+            raise AuditBroken(expected, "it does not follow from the row before")
+        if row_hash(parts[0], prev_hash, row_text(parts[1:7])) != parts[8]:
+            raise AuditBroken(expected, "its content does not match its hash")
+        prev_hash = parts[8]
+        if parts[3] in ("vote", "revote"):
+            votes[parts[4], json.loads(parts[6])["revision"]] = expected
+            texts[expected] = parts[6]
+    _verify_votes(db, votes, texts, expected)
+    return Verified(rows=expected, last_hash=prev_hash)
+
+
+def _verify_votes(
+    db: sqlite_utils.Database,
+    logged: dict[tuple[str, int], int],
+    texts: dict[int, str],
+    last_seq: int,
+) -> None:
+    bad: list[tuple[int, str]] = []
+    query = "SELECT assignment_id, revision, choice, reason, ratings, seconds FROM votes"
+    for vote in db.conn.execute(query):
+        seq = logged.pop((f"assignment:{vote[0]}", vote[1]), 0)
+        if not seq:
+            bad.append((last_seq + 1, f"vote {vote[0]} has no log row"))
+        elif texts[seq] != canonical(vote_after(*tuple(vote)[1:])):
+            bad.append((seq, "the vote it tells of was changed"))
+    bad += [(seq, "the vote it tells of is gone") for seq in logged.values()]
+    if bad:
+        raise AuditBroken(*min(bad))

@@ -1,0 +1,230 @@
+"""The frozen data that the record takes in and hands out, and the cleaning of stored text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+Choice = Literal["left", "right", "tie", "both_bad"]
+Letter = Literal["a", "b"]
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+State = Literal["open", "voted", "skipped", "reported"]
+Kind = Literal["live", "prepared"]
+Winner = Literal["a", "b", "tie", "both_bad"]
+
+CHOICES: tuple[Choice, ...] = ("left", "right", "tie", "both_bad")
+FINISH_REASONS: tuple[FinishReason, ...] = ("stop", "length", "cancelled", "error")
+REASON_LIMIT = 2000  # characters
+LIVE_STUDY = "live"  # the study of comparisons typed by the raters themselves
+
+# C0 but tab and newline, DEL, C1, BOM, bidirectional overrides and isolates.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+_LINE_ENDS = re.compile("\r\n|\r|\u2028|\u2029|\x85")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def clean_text(text: str) -> str:
+    """Return text as it is stored: no NUL, control or direction characters, LF line ends.
+
+    Lone surrogates, which SQLite cannot hold, become U+FFFD. Nothing else is changed.
+    """
+    if text.isprintable():  # no control, format or surrogate character at all
+        return text
+    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", _LINE_ENDS.sub("\n", text)))
+
+
+def utcnow() -> datetime:
+    """The server's time, timezone-aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def iso(at: datetime) -> str:
+    """A moment as the record's text: ISO 8601 in UTC with microseconds."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def moment(text: str) -> datetime:
+    """The moment that `iso` wrote."""
+    return datetime.fromisoformat(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One finished (or failed) answer. `settings`: what the engine said about this answer."""
+
+    text: str
+    finish: FinishReason
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question and its two answers; None is an answer that is still being written."""
+
+    number: int
+    question: str
+    a: Side | None
+    b: Side | None
+    attempt: int = 1
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether both answers ended in 'stop'."""
+        return all(side is not None and side.finish == "stop" for side in (self.a, self.b))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two contestants on the same questions. Never shown as such before the vote."""
+
+    id: str
+    kind: Kind
+    study: str
+    contestant_a: str
+    contestant_b: str
+    department: str
+    intent: str
+    language: str
+    settings_a: Mapping[str, Any]
+    settings_b: Mapping[str, Any]
+    turns: tuple[Turn, ...]
+    external_id: str
+    source: str
+
+    @property
+    def is_votable(self) -> bool:
+        """Whether there is at least one turn and every answer ended in 'stop'."""
+        return bool(self.turns) and all(turn.is_finished for turn in self.turns)
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """The standing revision of one rater's vote. `seconds`: time taken, None if unknown."""
+
+    assignment_id: str
+    revision: int
+    choice: Choice
+    reason: str
+    ratings: Mapping[str, int]
+    seconds: float | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One comparison given to one rater. `left_is`: the contestant on the left side."""
+
+    id: str
+    comparison_id: str
+    rater_id: int
+    left_is: Letter
+    state: State
+    issued_at: datetime
+    vote: Vote | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A rater's way through a study, in pairs. `skipped` counts reported pairs too."""
+
+    done: int
+    skipped: int
+    total: int
+    median_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudySummary:
+    """One study: prepared pairs, votes on them, cases waiting to be asked."""
+
+    name: str
+    pairs: int
+    votes: int
+    language: str
+    cases: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTurn:
+    """One question with the two ready-made answers."""
+
+    question: str
+    answer_a: str
+    answer_b: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPair:
+    """Two ready-made dialogues on the same case, to be filed in a study."""
+
+    external_id: str
+    contestant_a: str
+    contestant_b: str
+    turns: tuple[PreparedTurn, ...]
+    department: str = ""
+    intent: str = ""
+    language: str = "zh"
+    source: str = ""
+    settings_a: Mapping[str, Any] = field(default_factory=dict)
+    settings_b: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A question without answers, offered on the compare page."""
+
+    id: str
+    question: str
+    department: str = ""
+    intent: str = ""
+    language: str = "zh"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What became of an import. `differs`: ids filed before with other texts (kept as they were)."""
+
+    added: int
+    already_there: int
+    differs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRow:
+    """A vote flattened for statistics and export; `rater` is a pseudonym number from 1."""
+
+    assignment_id: str
+    comparison_id: str
+    rater: int
+    study: str
+    kind: Kind
+    contestant_a: str
+    contestant_b: str
+    choice: Choice
+    winner: Winner
+    left_is: Letter
+    turns: int
+    department: str
+    intent: str
+    language: str
+    external_id: str
+    source: str
+    reason: str
+    ratings: Mapping[str, int]
+    seconds: float | None
+    revisions: int
+    at: datetime
+
+
+def winner_of(choice: Choice, left_is: Letter) -> Winner:
+    """Who won: the random side is undone here and nowhere else."""
+    if choice == "left":
+        return left_is
+    if choice == "right":
+        return "b" if left_is == "a" else "a"
+    return choice

@@ -1,0 +1,306 @@
+"""Studies: what is filed in them, and who gets which pair next, on which side."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import secrets
+import sqlite3
+import statistics
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from reviews import audit
+from reviews.errors import BadStudy
+from reviews.records import (
+    LIVE_STUDY,
+    Case,
+    ImportReport,
+    PreparedPair,
+    PreparedTurn,
+    Progress,
+    StudySummary,
+    clean_text,
+    iso,
+)
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+NAME_LIMIT = 64  # characters
+
+_CANDIDATES = """
+SELECT c.id, count(s.seq) FILTER (WHERE s.state = 'voted') AS votes,
+  count(s.seq) FILTER (WHERE s.state = 'open') AS opened
+FROM comparisons c LEFT JOIN assignments s ON s.comparison_id = c.id
+WHERE c.study = :study AND c.kind = 'prepared' AND NOT EXISTS (
+  SELECT 1 FROM assignments m WHERE m.comparison_id = c.id AND m.rater_id = :rater)
+GROUP BY c.id
+"""
+_OF_RATER = """
+SELECT s.seq, s.id, s.left_is, s.state FROM assignments s
+JOIN comparisons c ON c.id = s.comparison_id
+WHERE s.rater_id = :rater AND c.study = :study AND c.kind = 'prepared'
+"""
+
+
+def check_name(study: str) -> str:
+    """A study's name as it is stored: 1 to 64 characters on one line. Raises BadStudy."""
+    name = clean_text(study).strip()
+    if not name or len(name) > NAME_LIMIT or "\n" in name or "\t" in name:
+        raise BadStudy(f"a study's name has 1 to {NAME_LIMIT} characters on one line")
+    return name
+
+
+def draw(db: sqlite_utils.Database, rater_id: int, study: str) -> str | None:
+    """The comparison this rater gets next: fewest votes, then fewest open, then seeded order.
+
+    A pair that the rater ever had (voted, skipped or reported) is not among them.
+    """
+    found = db.conn.execute(_CANDIDATES, {"study": study, "rater": rater_id}).fetchall()
+    if not found:
+        return None
+
+    def rank(row: sqlite3.Row) -> tuple[int, int, bytes]:
+        seed = f"{study}:{rater_id}:{row['id']}"
+        return (row["votes"], row["opened"], hashlib.sha256(seed.encode()).digest())
+
+    return str(min(found, key=rank)["id"])
+
+
+def side(db: sqlite_utils.Database, rater_id: int, study: str, rng: random.Random) -> str:
+    """Which contestant goes left: random, balanced per rater in blocks of two."""
+    mine = db.conn.execute(
+        f"SELECT count(*), (SELECT left_is FROM ({_OF_RATER}) ORDER BY seq DESC LIMIT 1) "
+        f"FROM ({_OF_RATER})",
+        {"rater": rater_id, "study": study},
+    ).fetchone()
+    if mine[0] % 2:
+        return "b" if mine[1] == "a" else "a"
+    return rng.choice("ab")
+
+
+def issue(
+    db: sqlite_utils.Database, at: datetime, rater_id: int, comparison_id: str, left_is: str
+) -> str:
+    """Give a comparison to a rater; returns the assignment's id (32 hex digits)."""
+    assignment_id = secrets.token_hex(16)
+    db.conn.execute(
+        "INSERT INTO assignments (id, comparison_id, rater_id, left_is, state, issued_at) "
+        "VALUES (?,?,?,?,'open',?)",
+        (assignment_id, comparison_id, rater_id, left_is, iso(at)),
+    )
+    return assignment_id
+
+
+def open_one(db: sqlite_utils.Database, rater_id: int, study: str) -> str | None:
+    """The id of the rater's open assignment in a study."""
+    row = db.conn.execute(
+        f"{_OF_RATER} AND s.state = 'open' ORDER BY s.seq DESC LIMIT 1",
+        {"rater": rater_id, "study": study},
+    ).fetchone()
+    return row["id"] if row else None
+
+
+def previous(
+    db: sqlite_utils.Database, rater_id: int, study: str, before: str | None
+) -> str | None:
+    """The id of the last voted or skipped assignment, or of the one given out before `before`."""
+    row = db.conn.execute(
+        f"{_OF_RATER} AND s.state IN ('voted', 'skipped') AND (:before IS NULL OR s.seq < "
+        "(SELECT seq FROM assignments WHERE id = :before AND rater_id = :rater)) "
+        "ORDER BY s.seq DESC LIMIT 1",
+        {"rater": rater_id, "study": study, "before": before},
+    ).fetchone()
+    return row["id"] if row else None
+
+
+def progress(db: sqlite_utils.Database, rater_id: int, study: str) -> Progress:
+    """How far the rater is in a study."""
+    who = {"rater": rater_id, "study": study}
+    states = [row["state"] for row in db.conn.execute(_OF_RATER, who)]
+    seconds = [
+        row[0]
+        for row in db.conn.execute(
+            f"SELECT v.seconds FROM ({_OF_RATER}) s JOIN votes v ON v.assignment_id = s.id "
+            "WHERE v.seconds IS NOT NULL AND v.revision = 1",
+            who,
+        )
+    ]
+    return Progress(
+        done=states.count("voted"),
+        skipped=states.count("skipped") + states.count("reported"),
+        total=db["comparisons"].count_where("kind = 'prepared' AND study = ?", [study]),
+        median_seconds=statistics.median(seconds) if seconds else None,
+    )
+
+
+def summaries(db: sqlite_utils.Database) -> list[StudySummary]:
+    """Every study with prepared pairs or cases, by name. `language`: the most frequent one."""
+    query = """
+    SELECT study, sum(pair) AS pairs, sum(votes) AS votes, sum(pair = 0) AS cases, (
+      SELECT language FROM (SELECT study, language FROM comparisons WHERE kind = 'prepared'
+        UNION ALL SELECT study, language FROM cases) l
+      WHERE l.study = f.study GROUP BY language ORDER BY count(*) DESC, language LIMIT 1) AS language
+    FROM (
+      SELECT c.study, 1 AS pair, (SELECT count(*) FROM assignments s
+        WHERE s.comparison_id = c.id AND s.state = 'voted') AS votes
+      FROM comparisons c WHERE c.kind = 'prepared'
+      UNION ALL SELECT study, 0, 0 FROM cases) f
+    GROUP BY study ORDER BY study
+    """
+    return [
+        StudySummary(row["study"], row["pairs"], row["votes"], row["language"], row["cases"])
+        for row in db.conn.execute(query)
+    ]
+
+
+def add_pairs(
+    db: sqlite_utils.Database,
+    at: datetime,
+    study: str,
+    pairs: Iterable[PreparedPair],
+    actor: int | str,
+) -> ImportReport:
+    """File prepared pairs in a study inside an open write transaction; once each.
+
+    A pair that is there already, in either order of its contestants, is left as it is; when
+    its texts differ its id is named in the report. Raises BadStudy.
+    """
+    study = check_name(study)
+    if study == LIVE_STUDY:
+        raise BadStudy(f"the study {LIVE_STUDY!r} is kept for live comparisons")
+    added, there, differs = 0, 0, []
+    for pair in map(_tidy, pairs):
+        found = db.conn.execute(
+            "SELECT id FROM comparisons WHERE kind = 'prepared' AND study = ? AND external_id = ?"
+            " AND contestant_a = ? AND contestant_b = ?",
+            (study, pair.external_id, pair.contestant_a, pair.contestant_b),
+        ).fetchone()
+        if found is None:
+            _insert_pair(db, iso(at), study, pair)
+            added += 1
+            continue
+        there += 1
+        if _stored_turns(db, found["id"]) != pair.turns:
+            differs.append(pair.external_id)
+    if added:
+        counts = {"pairs": added, "already_there": there}
+        audit.append(db.conn, at, actor, "import", f"study:{study}", None, counts)
+    return ImportReport(added, there, tuple(differs))
+
+
+def _tidy(pair: PreparedPair) -> PreparedPair:
+    """Clean every text; order the contestants by name, so that a pair has one form."""
+    names = (clean_text(pair.contestant_a).strip(), clean_text(pair.contestant_b).strip())
+    where = f"pair {pair.external_id[:80]!r}"
+    if names[0] == names[1] or not all(names):
+        raise BadStudy(f"{where}: a pair needs two different contestants")
+    swapped = names[0] > names[1]
+    turns = []
+    for turn in pair.turns:
+        texts = [clean_text(t) for t in (turn.question, turn.answer_a, turn.answer_b)]
+        if not all(text.strip() for text in texts):
+            raise BadStudy(f"{where}: a question or an answer is empty")
+        turns.append(PreparedTurn(texts[0], texts[2 if swapped else 1], texts[1 if swapped else 2]))
+    if not turns or not pair.external_id.strip():
+        raise BadStudy(f"{where}: a pair needs an id and at least one turn")
+    settings = (pair.settings_a, pair.settings_b)
+    return PreparedPair(
+        clean_text(pair.external_id).strip(),
+        names[swapped],
+        names[not swapped],
+        tuple(turns),
+        clean_text(pair.department),
+        clean_text(pair.intent),
+        pair.language,
+        clean_text(pair.source),
+        settings[swapped],
+        settings[not swapped],
+    )
+
+
+def _insert_pair(db: sqlite_utils.Database, at: str, study: str, pair: PreparedPair) -> None:
+    comparison_id = secrets.token_hex(16)
+    db.conn.execute(
+        "INSERT INTO comparisons VALUES (?,'prepared',?,?,?,?,?,?,?,?,?,?,?)",
+        (comparison_id, study, pair.contestant_a, pair.contestant_b, pair.department, pair.intent,
+         pair.language, audit.canonical(dict(pair.settings_a)),
+         audit.canonical(dict(pair.settings_b)), pair.external_id, pair.source, at),
+    )  # fmt: skip
+    for number, turn in enumerate(pair.turns, 1):
+        insert_turn(db.conn, comparison_id, number, turn.question, at)
+        for letter, text in (("a", turn.answer_a), ("b", turn.answer_b)):
+            insert_answer(db.conn, (comparison_id, number, 1, letter, "stop", at, "{}", text))
+
+
+def insert_turn(
+    conn: sqlite3.Connection, comparison_id: str, number: int, question: str, at: str
+) -> None:
+    """Add a question as turn `number`, first attempt."""
+    conn.execute("INSERT INTO turns VALUES (?,?,?,1,?)", (comparison_id, number, question, at))
+
+
+def insert_answer(
+    conn: sqlite3.Connection, values: tuple[str, int, int, str, str, str, str, str]
+) -> None:
+    """Add an answer: comparison, number, attempt, side, finish, at, settings, text."""
+    conn.execute("INSERT INTO answers VALUES (?,?,?,?,?,?,?,?)", values)
+
+
+def _stored_turns(db: sqlite_utils.Database, comparison_id: str) -> tuple[PreparedTurn, ...]:
+    rows = db.conn.execute(
+        "SELECT t.question, a.text, b.text FROM turns t"
+        " JOIN answers a ON a.comparison_id = t.comparison_id AND a.number = t.number"
+        "  AND a.side = 'a' JOIN answers b ON b.comparison_id = t.comparison_id"
+        "  AND b.number = t.number AND b.side = 'b' WHERE t.comparison_id = ? ORDER BY t.number",
+        (comparison_id,),
+    )
+    return tuple(PreparedTurn(*row) for row in rows)
+
+
+def add_cases(
+    db: sqlite_utils.Database, at: datetime, study: str, cases: Iterable[Case], actor: int | str
+) -> ImportReport:
+    """File questions in a study inside an open write transaction; each id once. Raises BadStudy."""
+    study = check_name(study)
+    stored = {row["id"]: row["question"] for row in db["cases"].rows_where("study = ?", [study])}
+    added, there, differs = 0, 0, []
+    for case in cases:
+        question = clean_text(case.question)
+        if not question.strip() or not case.id.strip():
+            raise BadStudy(f"case {case.id[:80]!r}: a case needs an id and a question")
+        if case.id in stored:
+            there += 1
+            if stored[case.id] != question:
+                differs.append(case.id)
+            continue
+        db.conn.execute(
+            "INSERT INTO cases VALUES (?,?,?,?,?,?,?)",
+            (study, case.id, len(stored), question, clean_text(case.department),
+             clean_text(case.intent), case.language),
+        )  # fmt: skip
+        stored[case.id] = question
+        added += 1
+    if added:
+        counts = {"cases": added, "already_there": there}
+        audit.append(db.conn, at, actor, "import", f"study:{study}", None, counts)
+    return ImportReport(added, there, tuple(differs))
+
+
+def cases(db: sqlite_utils.Database, study: str) -> list[Case]:
+    """The questions of a study in their file's order."""
+    found = db["cases"].rows_where("study = ?", [study], order_by="position")
+    return [
+        Case(row["id"], row["question"], row["department"], row["intent"], row["language"])
+        for row in found
+    ]
+
+
+def settings_text(settings: object) -> str:
+    """Settings as canonical JSON; what JSON does not know becomes text."""
+    return json.dumps(
+        settings or {}, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str
+    )
