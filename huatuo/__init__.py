@@ -1,0 +1,1 @@
+"""the assistant: models, engines, prompts, safety, arena, web shell and pages."""

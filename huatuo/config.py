@@ -1,0 +1,203 @@
+"""what configs/app.toml and configs/models/*.toml may say: paths, limits, models and their generation.
+
+Defaults live here; a file holds only what differs. Reading and its guards: huatuo/toml.py.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from huatuo.engines.base import Deadlines
+from huatuo.errors import ConfigError
+from huatuo.toml import ROOT, InsidePath, Settings, Texts, read_toml, shown_path
+
+__all__ = [
+    "ROOT",
+    "AppConfig",
+    "Generation",
+    "InsidePath",
+    "ModelConfig",
+    "Settings",
+    "Texts",
+    "is_safe_url",
+    "read_models",
+    "read_toml",
+]
+
+
+class AppConfig(Settings):
+    """configs/app.toml"""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(default=7860, ge=1, le=65535)
+    public_url: str = Field(
+        default="", description="address that browsers use; empty: http://{host}:{port}"
+    )
+    allowed_hosts: Texts = Field(default=(), description="further Host headers that are answered")
+    data_dir: InsidePath = Field(default=Path("data"), description="database, logs and caches")
+    models_dir: InsidePath = Field(
+        default=Path("configs/models"), description="one TOML file per model"
+    )
+    language: Literal["zh", "en"] = "zh"
+    chat_model: str = Field(
+        default="nano-hybrid", description="model that answers on the chat page"
+    )
+    chat_retention_days: int = Field(default=30, ge=1, le=3650)
+    session_days: int = Field(default=7, ge=1, le=365)
+    message_limit: int = Field(default=2000, ge=100, le=20_000, description="characters")
+    max_turns: int = Field(default=8, ge=1, le=100, description="turns of one comparison")
+    first_token_s: float = Field(default=30.0, gt=0, le=3600)
+    between_tokens_s: float = Field(default=20.0, gt=0, le=3600)
+    whole_answer_s: float = Field(default=120.0, gt=0, le=7200)
+    asks_per_minute: int = Field(default=6, ge=1, description="questions of one rater")
+    visitor_asks_per_minute: int = Field(default=12, ge=1, description="questions of one visitor")
+    asks_per_day: int = Field(default=200, ge=1)
+    votes_per_hour: int = Field(default=600, ge=1)
+    sign_in_failures: int = Field(default=5, ge=1, le=100, description="then the account is locked")
+    lock_minutes: int = Field(default=15, ge=1, le=10_080)
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username):
+            raise ValueError("must be empty or like https://huatuo.example.org")
+        return url.rstrip("/")
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """How long an engine may take."""
+        return Deadlines(self.first_token_s, self.between_tokens_s, self.whole_answer_s)
+
+
+class Generation(Settings):
+    """How a model draws its words; what a remote server does not know is not sent to it."""
+
+    temperature: float = Field(default=0.5, ge=0, le=2, description="0: always the likeliest token")
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0, description="0: off; local models only")
+    repetition_penalty: float = Field(
+        default=1.0, ge=0.5, le=2, description="1: off; local models only"
+    )
+    max_new_tokens: int = Field(default=512, ge=1, le=8192)
+    context_tokens: int = Field(
+        default=1024, ge=64, le=131_072, description="prompt and answer; local models only"
+    )
+
+
+FAILURES = ("", "stall", "cut", "error", "empty", "busy", "refuse", "length", "endless")
+_LOCAL = {"path", "template", "sha256", "dtype", "device"}
+_REMOTE = {"base_url", "model", "api_key_env", "leaves_country"}
+_SCRIPTED = {"says", "tokens_per_s", "fails"}
+_LOCAL_GENERATION = {"top_k", "repetition_penalty", "context_tokens"}
+_NEEDED = {"local": {"path"}, "remote": {"base_url", "model"}, "scripted": {"says"}}
+
+
+class ModelConfig(Settings):
+    """configs/models/*.toml: one file, one model; `engine` says which of the other keys apply."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")
+    title_zh: str = Field(min_length=1, max_length=60)
+    title_en: str = Field(min_length=1, max_length=60)
+    engine: Literal["local", "remote", "scripted"]
+    enabled: bool = Field(default=True, description="false: known, but never loaded or contacted")
+    demonstration: bool = Field(
+        default=False, description="shown as a demonstration, not as an assistant"
+    )
+    contestant: bool = Field(default=True, description="may be drawn on the compare page")
+    licence: str = ""
+    note_zh: str = ""
+    note_en: str = ""
+    path: InsidePath | None = Field(default=None, description="local: checkpoint folder")
+    template: str = Field(default="huatuo", description="local: prompt family")
+    sha256: str = Field(
+        default="", pattern=r"^([0-9a-f]{64})?$", description="local: of model.safetensors"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    base_url: str = Field(default="", description="remote: up to and with /v1")
+    model: str = Field(default="", description="remote: the server's name of the model")
+    api_key_env: str = Field(default="", pattern=r"^([A-Z][A-Z0-9_]{0,63})?$")
+    leaves_country: bool = Field(
+        default=True, description="remote: a patient's words cross the border"
+    )
+    says: Texts = Field(default=(), description="scripted: answers, taken in turn")
+    tokens_per_s: float = Field(default=0.0, ge=0, description="scripted: 0 for at once")
+    fails: str = Field(
+        default="", description="scripted: how it fails, one of " + ", ".join(FAILURES[1:])
+    )
+    generation: Generation = Generation()
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_safe(cls, url: str) -> str:
+        if url and not is_safe_url(url):
+            raise ValueError("must be https, or http on this machine; no user, no query")
+        return url.rstrip("/")
+
+    @field_validator("fails")
+    @classmethod
+    def _is_known(cls, fails: str) -> str:
+        if fails not in FAILURES:
+            raise ValueError("should be one of " + ", ".join(FAILURES[1:]))
+        return fails
+
+    @model_validator(mode="after")
+    def _fits_engine(self) -> "ModelConfig":
+        own = {"local": _LOCAL, "remote": _REMOTE, "scripted": _SCRIPTED}[self.engine]
+        stray = sorted(((_LOCAL | _REMOTE | _SCRIPTED) - own) & self.model_fields_set)
+        if stray:
+            raise ValueError(f"a {self.engine} model does not use the key {stray[0]}; remove it")
+        lacking = sorted(key for key in _NEEDED[self.engine] if not getattr(self, key))
+        if lacking:
+            raise ValueError(f"missing key {lacking[0]}, which a {self.engine} model needs")
+        if self.engine == "remote":
+            unknown = sorted(_LOCAL_GENERATION & self.generation.model_fields_set)
+            if unknown:
+                raise ValueError(f"a remote model does not use generation.{unknown[0]}; remove it")
+        return self
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether an engine may be reached there: https, or http on a loopback address."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if not host or parts.username or parts.password or parts.query or parts.fragment:
+        return False
+    if re.search(r"[\s\x00-\x1f\\]", url):
+        return False
+    loopback = host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+    return parts.scheme == "https" or (parts.scheme == "http" and loopback)
+
+
+def read_models(
+    folder: Path, *, roots: Sequence[Path] = (ROOT,)
+) -> tuple[dict[str, ModelConfig], dict[str, ConfigError]]:
+    """The models by name, and the errors by file; a broken file never stops the others.
+
+    Of two files that use one name the first in alphabetical order counts, the other is an error.
+    """
+    models: dict[str, ModelConfig] = {}
+    errors: dict[str, ConfigError] = {}
+    origin: dict[str, str] = {}
+    for path in sorted(Path(folder).glob("*.toml")):
+        shown = shown_path(path)
+        try:
+            config = read_toml(path, ModelConfig, roots=roots)
+        except ConfigError as error:
+            errors[shown] = error
+            continue
+        if config.name in models:
+            errors[shown] = ConfigError(
+                f"{shown}: the name {config.name} is taken by {origin[config.name]}; choose another"
+            )
+            continue
+        models[config.name], origin[config.name] = config, shown
+    return models, errors

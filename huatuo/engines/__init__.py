@@ -1,0 +1,1 @@
+"""what answers: local weights, remote servers, scripts for tests."""

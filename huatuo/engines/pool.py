@@ -1,0 +1,179 @@
+"""the models of configs/models: loads them in the background, says which are ready, streams from them.
+
+A model that cannot be loaded is 'down' with a sentence that says why; the others and the app live on.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from huatuo.config import ModelConfig
+from huatuo.engines.base import Chunk, Deadlines, Engine, Finish, with_deadlines
+from huatuo.errors import HuatuoError, Unavailable
+from huatuo.messages import Conversation
+
+State = Literal["ready", "loading", "down"]
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Slot:
+    """One model: what it should be, and what became of it."""
+
+    config: ModelConfig
+    state: State = "loading"
+    why: str = "is being loaded"
+    engine: Engine | None = None
+
+
+class Pool:
+    """Every model of `models` behind one door. root: the folder that relative checkpoint paths start at."""
+
+    def __init__(
+        self, models: Mapping[str, ModelConfig], root: Path, deadlines: Deadlines | None = None
+    ) -> None:
+        self._root = root
+        self._deadlines = deadlines or Deadlines()
+        self._slots = {name: _new_slot(config) for name, config in models.items()}
+        self._loading = threading.Lock()
+        self._closed = False
+
+    def start(self) -> None:
+        """Loads in a background thread, one model after another, the light ones first; returns at once."""
+        threading.Thread(target=self._load_all, name="models", daemon=True).start()
+
+    async def refresh(self, models: Mapping[str, ModelConfig]) -> None:
+        """Takes over changed configurations: new and changed models and those that were down are loaded
+        again, removed ones closed; answers that are running keep their engine."""
+        old, slots = self._slots, {}
+        for name, config in models.items():
+            kept = old.get(name)
+            same = kept is not None and kept.config == config and kept.state != "down"
+            slots[name] = kept if kept is not None and same else _new_slot(config)
+        self._slots = slots
+        self.start()
+        for name, slot in old.items():
+            if slots.get(name) is not slot and slot.engine is not None:
+                await slot.engine.close()
+
+    def state(self, name: str) -> State:
+        """'ready', 'loading' or 'down'; an unknown name is 'down'."""
+        slot = self._slots.get(name)
+        return slot.state if slot else "down"
+
+    def why(self, name: str) -> str:
+        """A sentence for the administrator when the model is not ready, else ''."""
+        slot = self._slots.get(name)
+        if slot is None:
+            return f"no file in configs/models names the model {name}"
+        return "" if slot.state == "ready" else slot.why
+
+    def config(self, name: str) -> ModelConfig:
+        """What the model's file says. Raises Unavailable for an unknown name."""
+        if name not in self._slots:
+            raise Unavailable(self.why(name))
+        return self._slots[name].config
+
+    @property
+    def configs(self) -> dict[str, ModelConfig]:
+        """Name -> what its file says, of every model that is known."""
+        return {name: slot.config for name, slot in self._slots.items()}
+
+    def ready(self) -> list[str]:
+        """Names of the models that can answer now."""
+        return [name for name, slot in self._slots.items() if slot.state == "ready"]
+
+    def contestants(self) -> list[str]:
+        """Names of the ready models that may be drawn for a comparison."""
+        return [name for name in self.ready() if self._slots[name].config.contestant]
+
+    async def stream(
+        self, name: str, conversation: Conversation, seed: int
+    ) -> AsyncIterator[Chunk | Finish]:
+        """The model's answer under the deadlines; while it loads, waits as long as for a first token.
+
+        Raises Unavailable when it is down or does not come up, and whatever the engine raises.
+        """
+        engine = await self._engine(name)
+        question = conversation[-1].text if conversation else ""
+        answer = engine.stream(conversation, seed=seed)
+        checked = with_deadlines(answer, self._deadlines, question=question)
+        try:
+            async for item in checked:
+                yield item
+        except Unavailable as error:
+            slot = self._slots.get(name)
+            if slot is not None and slot.engine is engine and slot.config.engine == "local":
+                slot.state, slot.why = (
+                    "down",
+                    str(error),
+                )  # a local model does not come back by itself
+            raise
+        finally:
+            await checked.aclose()  # type: ignore[attr-defined]
+
+    async def close(self) -> None:
+        """Closes every engine; what is still loading is dropped when it is done."""
+        self._closed = True
+        for slot in list(self._slots.values()):
+            slot.state, slot.why = "down", "the app is shutting down"
+            if slot.engine is not None:
+                await slot.engine.close()
+
+    async def _engine(self, name: str) -> Engine:
+        patience = time.monotonic() + self._deadlines.first_token_s
+        while self.state(name) == "loading" and time.monotonic() < patience:
+            await asyncio.sleep(0.05)
+        slot = self._slots.get(name)
+        if slot is None or slot.engine is None or slot.state != "ready":
+            raise Unavailable(f"{name}: {self.why(name)}")
+        return slot.engine
+
+    def _load_all(self) -> None:
+        with self._loading:
+            while not self._closed:
+                waiting = [slot for slot in self._slots.values() if slot.state == "loading"]
+                if not waiting:
+                    return
+                self._load(min(waiting, key=lambda slot: slot.config.engine == "local"))
+
+    def _load(self, slot: _Slot) -> None:
+        started = time.monotonic()
+        try:
+            slot.engine = make_engine(slot.config, self._root)
+            if not self._closed:
+                slot.state, slot.why = "ready", ""
+            log.info("model %s ready in %.1f s", slot.config.name, time.monotonic() - started)
+        except HuatuoError as error:
+            slot.state, slot.why = "down", str(error)
+        except Exception as error:  # a border: a model's loader may raise anything, the app lives
+            log.exception("model %s cannot be loaded", slot.config.name)
+            slot.state, slot.why = "down", f"cannot be loaded ({type(error).__name__}); see the log"
+        if slot.state == "down":
+            log.warning("model %s is down: %s", slot.config.name, slot.why)
+
+
+def _new_slot(config: ModelConfig) -> _Slot:
+    if config.enabled:
+        return _Slot(config)
+    return _Slot(config, "down", "is switched off by `enabled = false` in its file")
+
+
+def make_engine(config: ModelConfig, root: Path) -> Engine:
+    """The engine that a configuration names. Raises CheckpointError, ConfigError, EngineError."""
+    if config.engine == "scripted":
+        from huatuo.engines.scripted import ScriptedEngine
+
+        return ScriptedEngine(config)
+    if config.engine == "remote":
+        from huatuo.engines.remote import RemoteEngine
+
+        return RemoteEngine(config)
+    from huatuo.engines.local import LocalEngine
+
+    return LocalEngine(config, root)
