@@ -176,7 +176,7 @@ class Accounts:
 
     # Invitations
 
-    def invite(self, role: str, name: str, actor: str) -> str:
+    def invite(self, role: str, name: str, actor: int | str) -> str:
         """Token of a one-time invitation, valid for 72 hours. Raises InputError."""
         name = clean_name(name)
         if role not in ROLES[1:]:

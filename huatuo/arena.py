@@ -147,7 +147,7 @@ class Arena:
 
     def _begin(self, assignment_id: str, rater: int) -> None:
         _, comparison = self._store.view(assignment_id, rater)
-        number = comparison.turns[-1].number
+        turn = comparison.turns[-1]
         sides: tuple[tuple[Literal["a", "b"], str], ...] = (
             ("a", comparison.contestant_a),
             ("b", comparison.contestant_b),
@@ -170,7 +170,13 @@ class Arena:
                     "fault": writing.fault,
                 }
                 self._store.finish_side(
-                    comparison.id, number, side, writing.text, str(writing.finish), settings
+                    comparison.id,
+                    turn.number,
+                    side,
+                    writing.text,
+                    str(writing.finish),
+                    settings,
+                    attempt=turn.attempt,
                 )
                 if (
                     writing.finish == "error"

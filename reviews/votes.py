@@ -227,7 +227,9 @@ def rows(db: sqlite_utils.Database, study: str | None = None) -> Iterator[VoteRo
     """The last revision of every vote, in the order in which the pairs were given out."""
     cursor = db.conn.cursor()
     cursor.row_factory = None
-    for *values, ratings, seconds, revisions, at in cursor.execute(_ROWS, {"study": study}):
+    for row in cursor.execute(_ROWS, {"study": study}):
+        values = list(row)
         values[8] = winner_of(values[7], values[9])
-        rated = json.loads(ratings) if ratings != "{}" else {}
-        yield VoteRow(*values, rated, seconds, revisions, moment(at))
+        values[17] = json.loads(values[17]) if values[17] != "{}" else {}
+        values[20] = moment(values[20])
+        yield VoteRow(*values)

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from huatuo.accounts import INVITATION_HOURS, ROLES, Accounts, Role
+from huatuo.arena import rater_of
 from huatuo.engines.pool import Pool
 from huatuo.errors import ConfigError
 from huatuo.ui import conversation, frame
@@ -79,7 +80,7 @@ def build(
 
         def send(name: str, role: str, request: gr.Request) -> list[Any]:
             session = accounts.require(request, ROLE)
-            token = accounts.invite(role, name, session.name)
+            token = accounts.invite(role, name, rater_of(session))
             words = say(
                 "admin.invited",
                 language,
@@ -96,7 +97,7 @@ def build(
                 user = people.user_named(name) if name else None
                 if user is None or user.id == session.user_id:
                     return [gr.skip(), gr.skip()]
-                (people.disable if off else people.enable)(user.id, session.name)
+                (people.disable if off else people.enable)(user.id, rater_of(session))
                 frame.tell(
                     say(
                         "admin.done_disabled" if off else "admin.done_enabled", language, name=name

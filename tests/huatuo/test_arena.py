@@ -18,8 +18,9 @@ from reviews.people import People
 from reviews.records import Assignment, Comparison, Turn, utcnow
 from reviews.store import Store
 
-
-LONG = "先量一次血压，记下头疼的时间和诱因，再到神经内科看看，必要时做头颅检查，疼得厉害可以吃布洛芬。"
+LONG = (
+    "先量一次血压，记下头疼的时间和诱因，再到神经内科看看，必要时做头颅检查，疼得厉害可以吃布洛芬。"
+)
 
 
 def model(name: str, says: str, speed: float = 0.0, fails: str = "") -> ModelConfig:

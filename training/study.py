@@ -1,0 +1,191 @@
+"""lets two or more models answer a list of questions, as a study for the review page: `python -m training.study`.
+
+    python -m training.study QUESTIONS.json --models nano-hybrid nano-doctor --out data/pairs.jsonl
+    python -m reviews.importer data/pairs.jsonl --study NAME
+
+QUESTIONS.json: a list of {id, query, label?, department?, language?}, such as KUAKE-QIC_100.json. Each question
+gets one pair, the pairs of models in turn. Any model of configs/models may answer, local or remote. An answer that
+did not end by itself is never used: its question is left out and counted. Answers are kept beside the output as
+they come, so a run that was stopped goes on where it stood.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import itertools
+import json
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from huatuo.config import ROOT, AppConfig, ModelConfig, read_models, read_toml
+from huatuo.engines.base import Finish
+from huatuo.engines.pool import Pool
+from huatuo.errors import ConfigError, EngineError, HuatuoError, NoData
+from huatuo.messages import Message
+
+AT_ONCE = 2
+"""Answers being written at the same time."""
+
+
+def read_questions(path: Path) -> list[dict[str, str]]:
+    """The questions of a file, texts only. Raises NoData naming file and item."""
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NoData(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(items, list) or not items:
+        raise NoData(f"{path}: holds no list of questions")
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, dict) or not str(item.get("query", "")).strip():
+            raise NoData(f"{path}: item {number} has no `query`")
+    return [{key: str(value) for key, value in item.items()} for item in items]
+
+
+def plan(
+    questions: Sequence[Mapping[str, str]], models: Sequence[str], seed: int
+) -> list[tuple[int, str, str]]:
+    """(question's place, first model, second model): each pair of models equally often, in a seeded order."""
+    rng = random.Random(seed)
+    pairs = list(itertools.combinations(models, 2))
+    rng.shuffle(pairs)
+    chosen = [(i, *pairs[i % len(pairs)]) for i in range(len(questions))]
+    return [(i, b, a) if rng.random() < 0.5 else (i, a, b) for i, a, b in chosen]
+
+
+async def answer(pool: Pool, model: str, question: str, seed: int) -> str:
+    """The model's whole answer. Raises EngineError when it did not end by itself."""
+    text = ""
+    async for item in pool.stream(model, (Message("user", question),), seed):
+        if isinstance(item, Finish):
+            if item.reason != "stop":
+                raise EngineError(f"the answer ended by {item.reason}")
+        else:
+            text += item.text
+    return text.strip()
+
+
+async def collect(
+    pool: Pool, wanted: Sequence[tuple[str, str, str]], kept: Path, seed: int
+) -> dict[tuple[str, str], str]:
+    """(model, question id) -> answer of everything wanted as (model, id, text); failures are told and left out."""
+    done = _read_kept(kept)
+    todo = [item for item in wanted if (item[0], item[1]) not in done]
+    bar = tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit="answer")
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(model: str, key: str, text: str) -> None:
+        digest = hashlib.sha256(f"{seed}:{model}:{key}".encode()).digest()
+        async with gate:
+            try:
+                said = await answer(pool, model, text, int.from_bytes(digest[:4], "big") >> 1)
+            except EngineError as error:
+                tqdm.write(f"{model}, question {key}: left out, {error}")
+                return
+            finally:
+                bar.update()
+        done[model, key] = said
+        with kept.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps([model, key, said], ensure_ascii=False) + "\n")
+
+    await asyncio.gather(*(one(*item) for item in todo))
+    bar.close()
+    return done
+
+
+def _read_kept(kept: Path) -> dict[tuple[str, str], str]:
+    if not kept.exists():
+        return {}
+    found = {}
+    for line in kept.read_text(encoding="utf-8").splitlines():
+        try:
+            model, key, said = json.loads(line)
+        except ValueError:  # the last line of a run that was killed while writing it
+            continue
+        found[model, key] = said
+    return found
+
+
+async def write_study(
+    questions: Sequence[Mapping[str, str]], models: Mapping[str, ModelConfig], out: Path, seed: int
+) -> tuple[int, int]:
+    """Writes the pairs; returns (pairs written, questions left out). Raises HuatuoError."""
+    chosen = plan(questions, list(models), seed)
+    wanted = [
+        (model, questions[i].get("id", str(i)), questions[i]["query"])
+        for i, *both in chosen
+        for model in both
+    ]
+    deadlines = read_toml(ROOT / "configs/app.toml", AppConfig).deadlines
+    pool = Pool(models, ROOT, deadlines)
+    pool.start()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    kept = out.with_suffix(".answers.jsonl")
+    try:
+        said = await collect(pool, wanted, kept, seed)
+    finally:
+        await pool.close()
+    rows = [
+        row for i, a, b in chosen if (row := _row(questions[i], str(i), a, b, said)) is not None
+    ]
+    temporary = out.with_suffix(".tmp")
+    temporary.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
+    temporary.replace(out)
+    kept.unlink(missing_ok=True)
+    return len(rows), len(chosen) - len(rows)
+
+
+def _row(
+    question: Mapping[str, str], place: str, a: str, b: str, said: Mapping[tuple[str, str], str]
+) -> dict[str, Any] | None:
+    key = question.get("id", place)
+    if (a, key) not in said or (b, key) not in said:
+        return None
+    return {
+        "id": key,
+        "question": question["query"],
+        "answer_a": said[a, key],
+        "answer_b": said[b, key],
+        "model_a": a,
+        "model_b": b,
+        "department": question.get("department", ""),
+        "intent": question.get("label", ""),
+        "language": question.get("language", "zh"),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.study", description="Let models answer questions for a review."
+    )
+    parser.add_argument("questions", type=Path)
+    parser.add_argument("--models", nargs="+", required=True, metavar="NAME")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    try:
+        known, _ = read_models(ROOT / "configs/models")
+        for name in options.models:
+            if name not in known:
+                raise ConfigError(f"--models: no file in configs/models names {name}")
+        if len(set(options.models)) < 2:
+            raise ConfigError("--models: a comparison needs two different models")
+        models = {name: known[name] for name in dict.fromkeys(options.models)}
+        questions = read_questions(options.questions)
+        written, left_out = asyncio.run(write_study(questions, models, options.out, options.seed))
+    except HuatuoError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{options.out}: {written} pairs, {left_out} questions left out")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
