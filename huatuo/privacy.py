@@ -76,7 +76,7 @@ class Masked:
 
 
 def mask(text: str) -> Masked:
-    """The text with placeholders; masking it again changes nothing. Never raises, < 5 ms for 2,000 characters."""
+    """The text with placeholders; masking it again changes nothing. Never raises; about 1 ms for a question."""
     counts: Counter[str] = Counter()
     for kind, pattern, replace in _RULES:
         text = _apply(text, kind, pattern, replace, counts)
@@ -219,7 +219,7 @@ _RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
         "account",
         r"(?i)(?:微信|威信|薇信|(?<![a-z])(?:wechat|weixin|wx|vx)(?![a-z])|抖音|微博|whatsapp|telegram)"
         + _SAYS
-        + r"(?P<it>[a-zA-Z0-9][\w-]{4,19})(?![\w])",
+        + r"(?P<it>[a-zA-Z0-9][a-zA-Z0-9_-]{4,19})(?![a-zA-Z0-9_-])",
     ),
     _rule("account", r"(?:支付宝|银行账?号|账号|帐号|账户)" + _SAYS + r"(?P<it>\d[\d -]{7,24}\d)"),
     _rule(

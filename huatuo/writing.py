@@ -22,6 +22,7 @@ class Writing:
 
     finish: None while writing; then 'stop', 'length', 'cancelled' or 'error'. fault: the name of the
     EngineError's class when finish is 'error' (its text stays in the log: it may name a model).
+    dropped_turns: oldest turns that did not fit into the model's context.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Writing:
     started: float = field(default_factory=time.monotonic)
     first_s: float | None = None
     seconds: float | None = None
+    dropped_turns: int = 0
     recorded: bool = False
 
 
@@ -103,6 +105,7 @@ async def _read(writing: Writing, stream: AsyncIterator[Chunk | Finish]) -> tupl
     try:
         async for item in stream:
             if isinstance(item, Finish):
+                writing.dropped_turns = item.dropped_turns
                 return item.reason, ""
             writing.first_s = writing.first_s or time.monotonic() - writing.started
             writing.text += item.text

@@ -56,6 +56,8 @@ def build(desk: ChatDesk, pool: Pool, accounts: Accounts, language: Language) ->
                 yield _page(view, language, pool.state(desk.model))
                 await asyncio.sleep(FRAME_S)
             if view.writing is not None:
+                if dropped := view.writing.dropped_turns:
+                    frame.tell(say("chat.dropped", language, turns=dropped), language)
                 view = await asyncio.to_thread(desk.view, session)
             yield _page(view, language, pool.state(desk.model))
 

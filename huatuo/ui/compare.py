@@ -64,9 +64,7 @@ def build(
             return [
                 view_of(seen) if seen else _welcome(language),
                 gr.update(visible=state in ("votable", "broken")),
-                gr.update(value=None, interactive=state == "votable")
-                if clear
-                else gr.update(interactive=state == "votable"),
+                gr.update(value=None, interactive=state == "votable"),  # never an old choice
                 gr.update(value="") if clear else gr.skip(),
                 gr.update(
                     visible=open_to_text or state == "writing", **({"value": ""} if clear else {})

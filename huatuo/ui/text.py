@@ -78,6 +78,10 @@ TEXT: dict[str, dict[Language, str]] = {
         "zh": "模型正在准备，请稍候…",
         "en": "The model is getting ready, one moment…",
     },
+    "chat.dropped": {
+        "zh": "对话较长，最早的 {turns} 条没有再交给模型；页面上仍然完整。",
+        "en": "The conversation is long: its {turns} oldest messages were not given to the model; the page still shows all.",
+    },
     "chat.still_writing": {
         "zh": "上一个回答还没有写完。可以先按“停止”，再发送。",
         "en": "The last answer is still being written. Press Stop first, then send.",

@@ -76,6 +76,7 @@
     if (event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
     const field = event.target;
     const typing = field.matches && field.matches("textarea, input:not([type=radio]), select, [contenteditable]");
+    if (typing && event.key === "Escape") field.blur(); // from here on, keys are keys
     if (typing) return;
     if (event.repeat) return;
     const inControl = field.matches && field.matches("a, button, summary");

@@ -1,0 +1,136 @@
+"""Masking: what must go, what must stay, and that masking twice changes nothing."""
+
+import random
+import time
+
+import pytest
+
+from huatuo.privacy import KINDS, is_card_number, is_id_number, kind_name, mask
+
+GONE = [
+    ("手机13800138000请回电", "手机【电话】请回电"),
+    ("手机１３８００１３８０００请回电", "手机【电话】请回电"),
+    ("打我电话+86 138 0013 8000", "打我电话【电话】"),
+    ("请打138-0013-8000找我", "请打【电话】找我"),
+    ("座机010-62345678转123", "座机【电话】"),
+    ("热线400-123-4567", "热线【电话】"),
+    ("身份证11010519491231002X谢谢", "身份证【身份证号】谢谢"),
+    ("11010519491231002x", "【身份证号】"),
+    ("我的号是110105491231002呢", "我的号是【身份证号】呢"),
+    ("护照号E12345678", "护照号【护照号】"),
+    ("微信号：abc_12345", "微信号：【账号】"),
+    ("加我微信zhangsan88聊", "加我微信【账号】聊"),
+    ("vx: doctor_lee1", "vx: 【账号】"),
+    ("QQ：123456789", "QQ：【账号】"),
+    ("住院号：ZY0012345", "住院号：【病历号】"),
+    ("门诊号 20230012，复查", "门诊号 【病历号】，复查"),
+    ("病历号为M-2023-99", "病历号为【病历号】"),
+    ("医保卡号123456789", "医保卡号【病历号】"),
+    ("邮箱zhang.san@163.com谢谢", "邮箱【邮箱】谢谢"),
+    ("报告在https://a.example.org/r?id=1，请看", "报告在【网址】，请看"),
+    ("见www.hospital.cn/abc", "见【网址】"),
+    ("卡号6222021234567890128", "卡号【银行卡号】"),
+    ("转到4111 1111 1111 1111吧", "转到【银行卡号】吧"),
+    ("车牌京A12345", "车牌【车牌号】"),
+    ("沪AD12345停在门口", "【车牌号】停在门口"),
+    ("来自192.168.1.20", "来自【IP地址】"),
+    ("2023年5月6日手术", "2023年【日期】手术"),
+    ("2023-05-06手术", "2023年【日期】手术"),
+    ("2023/5/6 复查", "2023年【日期】 复查"),
+    ("5月6日开始发烧", "【日期】开始发烧"),
+    ("我爷爷92岁", "我爷爷90+岁"),
+    ("a 95-year-old man", "a 90+-year-old man"),
+    ("我叫王小明，今年30岁", "我叫【姓名】，今年30岁"),
+    ("患者李强，男，45岁", "患者【姓名】，男，45岁"),
+    ("姓名：欧阳修 性别：男", "姓名：【姓名】 性别：男"),
+    ("我是张伟，头痛三天", "我是【姓名】，头痛三天"),
+    ("My name is John Smith and I have a cough", "My name is 【姓名】 and I have a cough"),
+    ("call me at 555-123-4567", "call me at 【电话】"),
+    ("MRN: 00123456", "MRN: 【病历号】"),
+    ("SSN 123-45-6789", "SSN 【身份证号】"),
+    ("I live at 12 Oak Street", "I live at 【地址】"),
+    ("born May 6, 1980", "born 【日期】 1980"),
+    ("北京市海淀区中关村南大街5号", "【地址】"),
+    ("家住上海市浦东新区张江镇", "家住【地址】"),
+]
+
+STAYS = (
+    """
+血压140/90 | 血压160/100，心率88 | 300mg tid | 阿司匹林100mg每日一次 | ICD J18.9 | 2型糖尿病 | 6901234567892
+我是高血压患者 | 我是糖尿病，吃二甲双胍 | 我是孕妇 | 我是女的，28岁 | 患者高烧三天 | 患者于昨天入院 | 本人女，30岁 | 我是过敏体质
+患者白细胞偏高 | 患者左侧胸痛 | 我是乙肝携带者 | 我是上班族 | 我叫救护车了 | 本人身高170体重65 | 病人安静时也痛 | 患者严重失眠
+血糖6.8 | 空腹血糖7.2，餐后11.3 | 血压：135/85mmHg | 心率72次/分 | 体温38.5℃ | 白细胞12.5×10^9/L | HbA1c 7.5% | 肌酐88umol/L
+3.5*2.1cm结节 | 结节大小约12mm×8mm | 孕12+3周 | 妊娠38周 | 第3腰椎 | L4-L5 | T5 N1 M0 | C13呼气试验 | CA199 35.2
+吃了3天，每天2次 | 每次2片，一日3次 | 2023年确诊 | 1998年手术 | 今年45岁 | 孩子3岁半 | 89岁老人 | 90mg/天 | 95%的人
+维生素B12 | 辅酶Q10 | 新冠XBB | H1N1 | HPV16阳性 | HLA-B27 | PD-1 | 5-HT | 25-羟维生素D 18ng/ml | 第12对脑神经
+国药准字H20013042 | 批号20230506 | 0.9%氯化钠250ml | 5%葡萄糖500ml | 10%氯化钾10ml | 1.5g bid | 40mg qn | 0.25g*24片
+医院在市中心 | 去了三甲医院 | 我家在农村 | 北京的医院好吗 | 上海哪家医院看骨科好 | 我在广东，湿气重 | 这条路走不通 | 路上摔了 | 走路100米就痛
+六神丸 | 华佗再造丸 | 白加黑 | 三九胃泰 | 云南白药 | 王老吉能降火吗 | 李斯特菌 | 张力性气胸 | 马尾综合征 | 高原反应 | 石膏固定
+2-3天 | 5-7次 | 10-15分钟 | 3/4的量 | 1/2片 | 5.6-7.8 | 120/80 | 24小时动态 | 7x24 | 3:1 | 12:30吃药 | 早上8点
+may help | march fracture | I take 2 tablets | blood pressure 140/90 | 500 mg twice a day | aged 45 | vitamin D 1000 IU | 10 years ago | stage 3
+""".strip()
+    .replace("\n", " | ")
+    .split(" | ")
+)
+
+
+@pytest.mark.parametrize(("text", "masked"), GONE)
+def test_an_identifier_becomes_a_typed_placeholder(text: str, masked: str) -> None:
+    result = mask(text)
+    assert result.text == masked
+    assert result.found and all(kind in KINDS and n > 0 for kind, n in result.found)
+    assert mask(result.text).text == result.text
+
+
+@pytest.mark.parametrize("text", STAYS)
+def test_medicine_is_left_alone(text: str) -> None:
+    assert mask(text).text == text
+    assert mask(text).found == ()
+
+
+def test_two_hundred_made_up_findings_are_left_alone() -> None:
+    rng = random.Random(5)
+    drugs = ["阿莫西林", "氨氯地平", "二甲双胍", "布洛芬", "左甲状腺素", "阿托伐他汀"]
+    for _ in range(200):
+        text = rng.choice(
+            [
+                f"血压{rng.randint(90, 220)}/{rng.randint(50, 130)}，吃{rng.choice(drugs)}{rng.choice([5, 10, 250, 500])}mg",
+                f"{rng.choice(drugs)}{rng.randint(1, 3)}片，每日{rng.randint(1, 4)}次，共{rng.randint(3, 30)}天",
+                f"白细胞{rng.uniform(2, 20):.2f}，血红蛋白{rng.randint(60, 170)}g/L，血小板{rng.randint(20, 500)}",
+                f"右肺结节{rng.randint(2, 30)}mm×{rng.randint(2, 30)}mm，第{rng.randint(1, 12)}肋",
+                f"{rng.randint(1, 89)}岁，身高{rng.randint(60, 190)}cm，体重{rng.randint(5, 120)}kg",
+                f"孕{rng.randint(5, 41)}周+{rng.randint(0, 6)}天，胎心{rng.randint(100, 170)}次/分",
+                f"TSH {rng.uniform(0, 20):.3f}，FT4 {rng.uniform(5, 30):.2f}，复查{rng.randint(1, 12)}个月",
+            ]
+        )
+        assert mask(text).text == text
+
+
+def test_several_kinds_are_counted_in_a_fixed_order() -> None:
+    result = mask("我叫王小明，电话13800138000或13900139000，2023年5月6日手术")
+    assert result.found == (("phone", 2), ("date", 1), ("name", 1))
+    assert mask("头痛怎么办").found == ()
+    assert kind_name("phone") == "电话" and kind_name("phone", "en") == "phone number"
+
+
+def test_check_digits_are_checked() -> None:
+    assert is_id_number("11010519491231002X") and not is_id_number("110105194912310021")
+    assert is_card_number("4111111111111111") and not is_card_number("4111111111111112")
+    assert mask("110105194912310021号标本").text.startswith("110105")
+
+
+def test_hostile_text_does_not_hang() -> None:
+    for text in (
+        "路" * 2000,
+        "北京市" * 600,
+        "1" * 2000,
+        "我叫" * 1000,
+        "a." * 1000,
+        "1-" * 1000,
+        "小区" * 1000,
+        "一区" * 1000,
+        "@" * 2000,
+    ):
+        started = time.thread_time()
+        mask(text)
+        assert time.thread_time() - started < 0.5, text[:4]
