@@ -21,7 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from huatuo import web
-from huatuo.accounts import Accounts
+from huatuo.accounts import Accounts, base_url
 from huatuo.arena import Arena
 from huatuo.chat import ChatDesk
 from huatuo.config import ROOT, AppConfig, read_models, read_toml
@@ -85,7 +85,6 @@ def make_app(parts: Parts) -> FastAPI:
     config, accounts, pool, store = parts.config, parts.accounts, parts.pool, parts.store
     visitors = ChatDesk(parts.chats, pool, parts.desk, accounts, config)
     arena = Arena(store, pool, parts.desk, accounts, config)
-    address = address_of(config)
     pages: Sequence[web.Page] = (
         web.Page("chat", chat.ROLE, lambda lang: chat.build(visitors, pool, accounts, lang)),
         web.Page("compare", compare.ROLE, lambda lang: compare.build(arena, store, pool, accounts, lang)),
@@ -94,7 +93,7 @@ def make_app(parts: Parts) -> FastAPI:
         web.Page(
             "admin",
             admin.ROLE,
-            lambda lang: admin.build(store, parts.people, pool, parts.broken, accounts, address, lang),
+            lambda lang: admin.build(store, parts.people, pool, parts.broken, accounts, lang),
         ),
     )  # fmt: skip
 
@@ -120,11 +119,6 @@ async def _tidy(parts: Parts) -> None:
             before = utcnow() - timedelta(days=parts.config.chat_retention_days)
             await asyncio.to_thread(parts.chats.purge, before)
         await asyncio.sleep(3600)
-
-
-def address_of(config: AppConfig) -> str:
-    """Where browsers find the app."""
-    return config.public_url or f"http://{config.host}:{config.port}"
 
 
 def _check_port(config: AppConfig) -> None:
@@ -169,13 +163,13 @@ def main() -> int:
     except (HuatuoError, RecordError) as error:
         print(f"The app cannot start: {error}", file=sys.stderr)
         return 2
-    address = address_of(config)
+    address = base_url(config)
     print(f"\n  Huatuo Review is served at {address}", flush=True)
     token = parts.accounts.first_admin()
     if token:
         print(
             "  First administrator: open this link once and choose a password\n"
-            f"  {address}/{config.language}/invite/{token}\n",
+            f"  {parts.accounts.link(token, config.language)}\n",
             flush=True,
         )
     for file, why in parts.broken.items():

@@ -7,11 +7,11 @@ characters, so neither the first word nor the pace tells which engine is the fas
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from huatuo import messages, privacy, safety
+from huatuo import messages, privacy, render, safety
 from huatuo.accounts import Accounts, Session
 from huatuo.config import AppConfig, ModelConfig
 from huatuo.engines.pool import Pool
@@ -24,6 +24,9 @@ from reviews.store import Store
 
 FRAME_S = 0.1
 """Seconds between two looks at a running answer: quick to the eye, cheap for the server."""
+
+HELD_BACK = 24
+"""Characters at the end of a running answer that are not shown yet."""
 
 State = Literal["writing", "votable", "broken", "voted"]
 
@@ -119,14 +122,14 @@ class Arena:
     def view(self, session: Session, assignment_id: str) -> Duel:
         """The comparison as this rater may see it now. Raises NotYours, UnknownAssignment."""
         assignment, comparison = self._store.view(assignment_id, rater_of(session))
-        return show(assignment, comparison, self._writings(comparison))
+        return show(assignment, comparison, self._names(), self._writings(comparison))
 
     async def watch(self, session: Session, assignment_id: str) -> AsyncIterator[Duel]:
         """The comparison again and again while it is being written, and once when it is complete."""
         assignment, comparison = self._store.view(assignment_id, rater_of(session))
-        writings = self._writings(comparison)
+        names, writings = self._names(), self._writings(comparison)
         while not all(writing.recorded for writing in writings.values()):
-            yield show(assignment, comparison, writings)
+            yield show(assignment, comparison, names, writings)
             await asyncio.sleep(FRAME_S)
         yield self.view(session, assignment_id)
 
@@ -186,6 +189,9 @@ class Arena:
             stream = self._pool.stream(name, told(comparison, side), seed)
             self._desk.start(_key(comparison.id, side), stream, record)
 
+    def _names(self) -> tuple[str, ...]:
+        return model_names(self._pool)
+
     def _writings(self, comparison: Comparison) -> dict[str, Writing]:
         found = {side: self._desk.get(_key(comparison.id, side)) for side in ("a", "b")}
         return {side: writing for side, writing in found.items() if writing}
@@ -202,19 +208,33 @@ def told(comparison: Comparison, side: Literal["a", "b"]) -> Conversation:
     return tuple(conversation)
 
 
+def model_names(pool: Pool) -> tuple[str, ...]:
+    """Everything that a model is called here: what a blind answer must not say."""
+    configs = pool.configs
+    titles = {title for model in configs.values() for title in (model.title_zh, model.title_en)}
+    return (*titles, *configs)
+
+
 def show(
-    assignment: Assignment, comparison: Comparison, writings: dict[str, Writing] | None = None
+    assignment: Assignment,
+    comparison: Comparison,
+    names: Collection[str],
+    writings: dict[str, Writing] | None = None,
 ) -> Duel:
-    """The comparison by sides, with running answers cut to what both may show."""
+    """The comparison by sides, with running answers cut to what both may show.
+
+    names: hidden in the answers until the vote, beside the well-known ones.
+    """
     writings = writings or {}
+    names = () if assignment.state == "voted" else (*names, *_contestants(comparison))
     left: Literal["a", "b"] = assignment.left_is
     right: Literal["a", "b"] = "b" if left == "a" else "a"
     turns = [
-        DuelTurn(turn.question, _pane(_side(turn, left)), _pane(_side(turn, right)))
+        DuelTurn(turn.question, _pane(_side(turn, left), names), _pane(_side(turn, right), names))
         for turn in comparison.turns
     ]
     if writings and turns:
-        turns[-1] = _running(comparison.turns[-1], left, right, writings)
+        turns[-1] = _running(comparison.turns[-1], left, right, names, writings)
     state: State = "votable"
     if assignment.state == "voted":
         state = "voted"
@@ -223,8 +243,8 @@ def show(
     elif any(p.finish != "stop" for turn in turns for p in (turn.left, turn.right)):
         state = "broken"
     by_side = {"a": comparison.contestant_a, "b": comparison.contestant_b}
-    names = (by_side[left], by_side[right]) if state == "voted" else None
-    return Duel(assignment.id, state, tuple(turns), names, comparison)
+    revealed = (by_side[left], by_side[right]) if state == "voted" else None
+    return Duel(assignment.id, state, tuple(turns), revealed, comparison)
 
 
 def notices(duel: Duel) -> list[str]:
@@ -234,22 +254,39 @@ def notices(duel: Duel) -> list[str]:
 
 
 def _running(
-    turn: Turn, left: Literal["a", "b"], right: Literal["a", "b"], writings: dict[str, Writing]
+    turn: Turn,
+    left: Literal["a", "b"],
+    right: Literal["a", "b"],
+    names: Collection[str],
+    writings: dict[str, Writing],
 ) -> DuelTurn:
-    """Both running answers, each cut to the length of the shortest that is still being written."""
+    """Both running answers, each cut to the length of the shortest that is still being written.
+
+    The last characters of a running answer wait until they cannot be the beginning of a name.
+    """
     texts: dict[str, str] = {}
+    unfinished = []
     for side in (left, right):
-        said = _side(turn, side)
-        texts[side] = writings[side].text if side in writings else said.text if said else ""
-    unfinished = [len(writing.text) for writing in writings.values() if writing.finish is None]
-    shown = min(unfinished) if unfinished else max(len(text) for text in texts.values())
+        writing, said = writings.get(side), _side(turn, side)
+        texts[side] = _hidden(writing.text if writing else said.text if said else "", names)
+        if writing and writing.finish is None:
+            unfinished.append(max(0, len(texts[side]) - HELD_BACK))
+    shown = min(unfinished, default=max(map(len, texts.values())))
     return DuelTurn(
         turn.question, Pane(texts[left][:shown], None), Pane(texts[right][:shown], None)
     )
 
 
-def _pane(said: Side | None) -> Pane:
-    return Pane(said.text, said.finish) if said else Pane("", "error")
+def _pane(said: Side | None, names: Collection[str]) -> Pane:
+    return Pane(_hidden(said.text, names), said.finish) if said else Pane("", "error")
+
+
+def _hidden(text: str, names: Collection[str]) -> str:
+    return render.hide_names(text, names) if names else text
+
+
+def _contestants(comparison: Comparison) -> tuple[str, str]:
+    return comparison.contestant_a, comparison.contestant_b
 
 
 def _side(turn: Turn, side: Literal["a", "b"]) -> Side | None:

@@ -25,10 +25,9 @@ def build(
     pool: Pool,
     broken: Mapping[str, ConfigError],
     accounts: Accounts,
-    address: str,
     language: Language,
 ) -> gr.Blocks:
-    """The page in one language. address: where invitation links lead, such as http://127.0.0.1:7860."""
+    """The page in one language. broken: the files of configs/models that could not be read, and why."""
     with frame.blocks("admin", language) as demo:
         frame.with_header(demo, accounts, "admin", language, ROLE)
         with gr.Column(elem_id="main", elem_classes=["wide", "admin"]):
@@ -88,7 +87,7 @@ def build(
                 role=say(f"role.{role}", language),
                 hours=INVITATION_HOURS,
             )
-            url = escape.escape(f"{address}/{language}/invite/{token}")
+            url = escape.escape(accounts.link(token, language))
             return [conversation.block(f"<p>{words}</p><p><code>{url}</code></p>", "link"), ""]
 
         def switch(off: bool) -> Any:

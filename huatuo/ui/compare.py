@@ -22,12 +22,11 @@ def build(
 ) -> gr.Blocks:
     """The page in one language. What the browser sends is an assignment id, never a name or a text."""
     titles = duel.model_titles(pool, language)
-    hidden = (*titles.values(), *titles)
 
     def view_of(seen: Duel) -> str:
         if seen.names is not None:
             seen = _named(seen, titles)
-        return duel.draw(seen, hidden, language)
+        return duel.draw(seen, language)
 
     with frame.blocks("compare", language) as demo:
         frame.with_header(demo, accounts, "compare", language, ROLE)

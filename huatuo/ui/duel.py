@@ -63,8 +63,8 @@ def vote_bar(language: Language, submit: str, *, with_undo: bool) -> VoteBar:
     return VoteBar(box, choice, reason, sent, skip, report, undo)
 
 
-def draw(duel: arena.Duel, names: tuple[str, ...], language: Language, *, case: str = "") -> str:
-    """The comparison as HTML. names: titles of all models, hidden in answers before the vote.
+def draw(duel: arena.Duel, language: Language, *, case: str = "") -> str:
+    """The comparison as HTML.
 
     case: the summary of a prepared case; with it the first question is a panel that can be folded.
     """
@@ -87,8 +87,8 @@ def draw(duel: arena.Duel, names: tuple[str, ...], language: Language, *, case: 
             parts.append(conversation.question(turn.question, say("duel.question", language)))
         parts.append(
             '<div class="panes">'
-            + _pane("left", turn.left, duel, names, language)
-            + _pane("right", turn.right, duel, names, language)
+            + _pane("left", turn.left, duel, language)
+            + _pane("right", turn.right, duel, language)
             + "</div>"
         )
     if duel.state == "broken" and duel.turns:
@@ -102,14 +102,10 @@ def draw(duel: arena.Duel, names: tuple[str, ...], language: Language, *, case: 
     return conversation.block("".join(parts), "duel", **{"data-state": duel.state})
 
 
-def _pane(
-    side: str, pane: arena.Pane, duel: arena.Duel, names: tuple[str, ...], language: Language
-) -> str:
+def _pane(side: str, pane: arena.Pane, duel: arena.Duel, language: Language) -> str:
     title = say("duel." + side, language)
     text, shown = pane.text, ""
-    if duel.names is None:
-        text = render.hide_names(text, names)
-    else:
+    if duel.names is not None:
         name = duel.names[0 if side == "left" else 1]
         shown = f'<span class="name">{escape.escape(name)}</span>'
     label = escape.escape(say("duel.pane_label", language, side=title))

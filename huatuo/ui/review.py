@@ -1,17 +1,18 @@
 """the review page: a queue of ready-made pairs, by mouse or by keyboard, with progress and undo."""
 
 import html as escape
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from huatuo.accounts import Accounts, Role, Session
-from huatuo.arena import Duel, rater_of, show
+from huatuo.arena import Duel, model_names, rater_of, show
 from huatuo.engines.pool import Pool
 from huatuo.ui import conversation, duel, frame
 from huatuo.ui.text import Language, say
-from reviews.records import Assignment, Progress, utcnow
+from reviews.records import Assignment, Comparison, Progress, utcnow
 from reviews.store import Store
 
 ROLE: Role = "physician"
@@ -42,7 +43,6 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
                 say("duel.undo", language), visible=False, elem_id="undo-last", size="sm"
             )
             ticket = gr.Textbox(visible="hidden", elem_id="ticket", label="ticket")
-        hidden = (*duel.model_titles(pool, language).values(), *pool.configs)
 
         shown = [progress, pair, bar.box, bar.choice, bar.reason, late_undo, ticket]
 
@@ -54,13 +54,12 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
                 empty = [gr.update(visible=False), gr.update(value=None), "", again, ""]
                 return [_progress(done, language), body, *empty]
             _, comparison = store.view(assignment.id, rater_of(session))
-            seen = _blind(show(assignment, comparison))
+            seen = _blind(assignment, comparison, model_names(pool))
             vote = assignment.vote
             return [
                 _progress(done, language),
                 duel.draw(
                     seen,
-                    (*hidden, comparison.contestant_a, comparison.contestant_b),
                     language,
                     case=_summary(seen, language),
                 )
@@ -149,9 +148,9 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
     return demo
 
 
-def _blind(seen: Duel) -> Duel:
+def _blind(assignment: Assignment, comparison: Comparison, names: Collection[str]) -> Duel:
     """The pair as the rater may see it, voted or not: without names."""
-    return replace(seen, state="votable", names=None)
+    return replace(show(replace(assignment, state="open"), comparison, names), state="votable")
 
 
 def _summary(seen: Duel, language: Language) -> str:

@@ -2,13 +2,14 @@
 
 import asyncio
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from huatuo.accounts import Accounts, Session
-from huatuo.arena import Arena, Duel, show
+from huatuo.arena import HELD_BACK, Arena, Duel, show
 from huatuo.config import AppConfig, ModelConfig
 from huatuo.engines.pool import Pool
 from huatuo.errors import InputError, TooFast, Unavailable
@@ -103,10 +104,22 @@ def test_what_is_shown_does_not_depend_on_which_side_is_slow() -> None:
     comparison = Comparison("c", "live", "live", "alpha", "beta", "", "", "zh", {}, {},
                             (Turn(1, "q", None, None),), "", "")  # fmt: skip
     assignment = Assignment("t", "c", 1, "a", "open", utcnow())
-    slow, fast = Writing("a", text="一二"), Writing("b", text="一二三四五六")
+    held = "〇" * HELD_BACK
+    slow, fast = Writing("a", text="一二" + held), Writing("b", text="一二三四五六" + held)
     for writings in ({"a": slow, "b": fast}, {"a": fast, "b": slow}):
-        turn = show(assignment, comparison, writings).turns[0]
+        turn = show(assignment, comparison, (), writings).turns[0]
         assert (turn.left.text, turn.right.text) == ("一二", "一二")
+
+
+def test_no_part_of_a_name_is_shown_while_an_answer_grows() -> None:
+    comparison = Comparison("c", "live", "live", "qingnang-7", "beta", "", "", "zh", {}, {},
+                            (Turn(1, "q", None, None),), "", "")  # fmt: skip
+    assignment = Assignment("t", "c", 1, "a", "open", utcnow())
+    whole = "您好，我叫HuatuoGPT，也叫青囊七号（qingnang-7）。请先量血压，" + "再看医生，" * 20
+    for end in range(1, len(whole)):
+        writings = {"a": Writing("a", text=whole[:end]), "b": Writing("b", text=whole)}
+        shown = show(assignment, comparison, ("青囊七号",), writings).turns[0].left.text
+        assert not re.search("(?i)hua|gpt|青囊|qing", shown), shown
 
 
 def test_a_failed_side_makes_the_pair_unvotable_until_it_is_retried(tmp_path: Path) -> None:
