@@ -1,0 +1,1 @@
+"""weights: what a checkpoint folder holds and how it is proved unharmed."""
