@@ -87,6 +87,41 @@ def test_doubt_errs_to_showing(text: str, key: str) -> None:
     assert key in found(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "一氧化碳中毒的原理",
+        "食物中毒怎么预防",
+        "脑膜炎会传染吗",
+        "小时候得过癫痫，能考驾照吗",
+        "十年前得过心梗，现在没什么不舒服",
+        "I had a seizure as a child",
+        "胸口不疼，就是反酸",
+        "发烧38.5，脖子不硬",
+    ],
+)
+def test_a_topic_an_old_sign_and_a_denied_sign_are_not_flags(text: str) -> None:
+    assert found(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("十年前得过心梗，今天又胸痛，出冷汗", "chest_pain"),
+        ("五年前自杀过", "suicide"),
+        ("五年前开始抽搐，一直没停", "unconscious"),
+        ("有没有什么无痛苦的离开方式", "suicide"),
+        ("是不是昏迷了", "unconscious"),
+        ("孩子抽畜了，口土白沫", "unconscious"),
+        ("老 婆 怀 运 三个月，流了很多血", "pregnancy"),
+        ("我媽媽嘴歪了，沒力氣，講話不清楚", "stroke"),
+        ("高血压二十年，突然嘴歪，说话不清", "stroke"),
+    ],
+)
+def test_slips_questions_and_a_past_illness_hide_nothing(text: str, key: str) -> None:
+    assert key in found(text)
+
+
 def test_traditional_and_full_width_text_is_read() -> None:
     assert "chest_pain" in found("胸悶胸痛，冒冷汗，喘不過氣")
     assert "suicide" in found("我想輕生")
