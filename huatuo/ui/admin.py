@@ -35,7 +35,9 @@ def build(
             frame.html(f"<h2>{say('admin.accounts', language)}</h2>")
             table = frame.html(elem_id="accounts")
             with gr.Row(elem_classes=["fields"]):
-                name = gr.Textbox(label=say("admin.name", language), elem_id="invite-name")
+                name = gr.Textbox(
+                    label=say("admin.name", language), elem_id="invite-name", max_length=40
+                )
                 role = gr.Dropdown(
                     [(say(f"role.{r}", language), r) for r in ROLES[1:]],
                     value="physician",
@@ -79,6 +81,10 @@ def build(
 
         def send(name: str, role: str, request: gr.Request) -> list[Any]:
             session = accounts.require(request, ROLE)
+            if people.user_named(name.strip()) is not None:
+                taken = say("admin.taken", language, name=escape.escape(name.strip()))
+                frame.ask_first(taken, language)
+                return [gr.skip(), gr.skip()]
             token = accounts.invite(role, name, rater_of(session))
             words = say(
                 "admin.invited",

@@ -324,6 +324,10 @@ TEXT: dict[str, dict[Language, str]] = {
         "zh": "请把这个链接交给 {name}（{role}），{hours} 小时内有效，只能用一次：",
         "en": "Give this link to {name} ({role}); it is valid for {hours} hours and works once:",
     },
+    "admin.taken": {
+        "zh": "已有名为 {name} 的账户，请换一个名字。",
+        "en": "There is already an account named {name}; please choose another name.",
+    },
     "admin.status": {"zh": "状态", "en": "Status"},
     "admin.active": {"zh": "有效", "en": "active"},
     "admin.disabled": {"zh": "已停用", "en": "disabled"},

@@ -14,7 +14,15 @@
     if (document.body) document.body.classList.toggle("dark", dark);
   };
   paint();
-  document.addEventListener("DOMContentLoaded", paint);
+  // Gradio paints the system's theme and names the browser's language once it starts; ours stand.
+  const language = root.lang;
+  const keep = () => { paint(); if (root.lang !== language) root.lang = language; };
+  const guard = new MutationObserver(keep);
+  guard.observe(root, { attributeFilter: ["class", "lang"] });
+  document.addEventListener("DOMContentLoaded", () => {
+    guard.observe(document.body, { attributeFilter: ["class"] });
+    keep();
+  });
 
   // The two answers on a narrow screen.
   const show = (side) => {
