@@ -38,6 +38,7 @@ from reviews.records import utcnow
 from reviews.store import Store
 
 log = logging.getLogger("huatuo")
+LOAD_AFTER_S = 2.0
 DEMO_PAIRS = ROOT / "huatuo" / "nano" / "pairs.jsonl"
 
 
@@ -99,7 +100,8 @@ def make_app(parts: Parts) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        pool.start()
+        # The first page comes before the weights: loading both at once would slow the reader.
+        asyncio.get_running_loop().call_later(LOAD_AFTER_S, pool.start)
         tidier = asyncio.create_task(_tidy(parts))
         try:
             yield

@@ -278,7 +278,13 @@ def _running(
 
 
 def _pane(said: Side | None, names: Collection[str]) -> Pane:
-    return Pane(_hidden(said.text, names), said.finish) if said else Pane("", "error")
+    """One ended answer. Half an answer may end with half a name, so its end stays hidden too."""
+    if said is None:
+        return Pane("", "error")
+    text = _hidden(said.text, names)
+    if names and said.finish != "stop":
+        text = text[: max(0, len(text) - HELD_BACK)]
+    return Pane(text, said.finish)
 
 
 def _hidden(text: str, names: Collection[str]) -> str:

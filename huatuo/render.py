@@ -114,11 +114,17 @@ def _parser() -> MarkdownIt:
 _MARKDOWN = _parser()
 
 
+# Models end a list by a line break only; Markdown would read the next line as part of the last item.
+_LIST_END = re.compile(
+    r"(?m)^( {0,3}(?:\d{1,3}[.)]|[-*+]) .*)\n(?=\S)(?! {0,3}(?:\d{1,3}[.)]|[-*+]) )"
+)
+
+
 def to_html(text: str) -> str:
     """The text as inert HTML; a single newline is a <br>, a heading an h4. Never raises for a str."""
     if len(text) > LONGEST:
         return f"<p>{plain(text)}</p>"
-    return str(_MARKDOWN.render(text)).strip()
+    return str(_MARKDOWN.render(_LIST_END.sub(r"\1\n\n", text))).strip()
 
 
 def plain(text: str) -> str:

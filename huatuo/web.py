@@ -22,7 +22,7 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -237,11 +237,24 @@ def gate(accounts: Accounts, role: Role) -> Callable[[Request], str | None]:
     return check
 
 
+@contextlib.contextmanager
+def _without_spare_apps() -> Iterator[None]:
+    """While a page is built Gradio makes its web app three times, only to make it again when it is
+    mounted; the spare ones would cost ten pages three seconds of start-up."""
+    made = gr.routes.App.create_app
+    gr.routes.App.create_app = staticmethod(lambda *_, **__: FastAPI())
+    try:
+        yield
+    finally:
+        gr.routes.App.create_app = staticmethod(made)
+
+
 def _mount(app: FastAPI, accounts: Accounts, page: Page, language: Language) -> None:
-    blocks = page.build(language)
-    blocks.max_threads = 64
-    blocks.state_session_capacity = 500
-    blocks.queue(api_open=False, max_size=64, default_concurrency_limit=32)
+    with _without_spare_apps():
+        blocks = page.build(language)
+        blocks.max_threads = 64
+        blocks.state_session_capacity = 500
+        blocks.queue(api_open=False, max_size=64, default_concurrency_limit=32)
     gr.mount_gradio_app(
         app,
         blocks,

@@ -182,6 +182,14 @@ class Tab:
         for key in keys:
             self.page.keyboard.press(key)
 
+    def choose_study(self, name: str) -> None:
+        """Takes this study on the review page; with a single one there is nothing to choose."""
+        box = self.page.locator("#study input")
+        if box.is_visible() and box.input_value() != name:
+            box.click()
+            self.page.get_by_role("option", name=name, exact=True).click()
+            expect(box).to_have_value(name)
+
     def user_id(self) -> int:
         """Of the one who is signed in here."""
         return int(self.app.rows("SELECT id FROM users WHERE name = ?", self.name)[0]["id"])
@@ -353,7 +361,9 @@ def invited(app: App, admin: Tab) -> Callable[..., tuple[str, str]]:
         page = admin.page
         if role != "physician":
             page.click("#invite-role input")
-            page.locator("[role=option]").nth(("physician", "researcher", "admin").index(role)).click()
+            page.locator("[role=option]").nth(
+                ("physician", "researcher", "admin").index(role)
+            ).click()
         page.fill("#invite-name input, #invite-name textarea", name)
         page.click("#invite")
         shown = page.locator("#invite-link", has_text=name).locator("code")

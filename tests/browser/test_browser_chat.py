@@ -41,9 +41,13 @@ def finished(tab: Any) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_answer_is_seen_while_it_is_written(app: Any, open_tab: Any, language: str) -> None:
     question, gate = f"我头疼三天了 {language}", threading.Event()
-    app.models.plan(TALKER, question, ["先考虑**紧张型头痛**。", gate, "\n\n1. 怕光吗？\n2. 血压多少？"])
+    app.models.plan(
+        TALKER, question, ["先考虑**紧张型头痛**。", gate, "\n\n1. 怕光吗？\n2. 血压多少？"]
+    )
     tab = open_tab(language).open(f"/{language}/chat/")
-    expect(tab.page.locator("html")).to_have_attribute("lang", "zh-CN" if language == "zh" else "en")
+    expect(tab.page.locator("html")).to_have_attribute(
+        "lang", "zh-CN" if language == "zh" else "en"
+    )
     tab.ask(question)
     expect(tab.page.locator("#talk strong")).to_have_text("紧张型头痛")
     expect(tab.page.locator("#question textarea")).to_have_value("")
@@ -66,7 +70,11 @@ def test_the_model_is_told_the_turns_before(app: Any, open_tab: Any) -> None:
         expect(tab.page.locator("#talk .turn.doctor strong")).to_have_count(number + 1)
         finished(tab)
     told = [asked for _, asked in app.models.asked if asked[-1]["content"] == "饭后更疼"][-1]
-    assert [turn["role"] for turn in told if turn["role"] != "system"] == ["user", "assistant", "user"]
+    assert [turn["role"] for turn in told if turn["role"] != "system"] == [
+        "user",
+        "assistant",
+        "user",
+    ]
     expect(tab.page.locator("#talk .turn.you .said")).to_have_text(["我胃疼两天了", "饭后更疼"])
 
 
@@ -232,7 +240,9 @@ def test_enter_sends_shift_enter_breaks_the_line_and_an_input_method_is_left_alo
     box = tab.page.locator("#question textarea")
     box.focus()
     keys = tab.context.new_cdp_session(tab.page)
-    keys.send("Input.imeSetComposition", {"text": "touteng", "selectionStart": 7, "selectionEnd": 7})
+    keys.send(
+        "Input.imeSetComposition", {"text": "touteng", "selectionStart": 7, "selectionEnd": 7}
+    )
     # 229 is what a browser reports for a key that the input method takes.
     enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 229}
     keys.send("Input.dispatchKeyEvent", {"type": "rawKeyDown", **enter})

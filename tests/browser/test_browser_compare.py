@@ -76,7 +76,9 @@ def test_both_sides_are_written_at_the_same_time_and_at_the_same_pace(
     expect(tab.page.locator("#duel")).to_contain_text("快的一边")
     expect(tab.page.locator("#duel")).to_contain_text("慢的一边")
     # The pace tells nothing: the quick side is cut to the length of the slow one.
-    script = "[...document.querySelectorAll('.pane .said')].map(pane => pane.innerText.trim().length)"
+    script = (
+        "[...document.querySelectorAll('.pane .said')].map(pane => pane.innerText.trim().length)"
+    )
     tab.page.wait_for_function(f"() => {{ const [x, y] = {script}; return x === y && x > 9 }}")
     assert tab.page.evaluate(script)[0] <= len(slow)
     state(tab, "writing")
@@ -99,11 +101,17 @@ def test_a_conversation_goes_on_and_each_side_is_told_its_own_answers(
     tab.ask("吃完饭更疼")
     expect(tab.page.locator(".pane strong", has_text="少食多餐")).to_have_count(2)
     state(tab, "votable")
-    assert tab.page.locator("#choice input:checked").count() == 0, "a new turn asks for a new choice"
+    assert tab.page.locator("#choice input:checked").count() == 0, (
+        "a new turn asks for a new choice"
+    )
     expect(tab.page.locator("#duel .turn.you .said")).to_have_text(["胃疼三天怎么办", "吃完饭更疼"])
     for model, own in ((QUICK, "怕光怕吵"), (SLOW, "量个血压")):
-        told = [m for name, m in app.models.asked if name == model and m[-1]["content"] == "吃完饭更疼"]
-        roles = [(turn["role"], own in turn["content"]) for turn in told[-1] if turn["role"] != "system"]
+        told = [
+            m for name, m in app.models.asked if name == model and m[-1]["content"] == "吃完饭更疼"
+        ]
+        roles = [
+            (turn["role"], own in turn["content"]) for turn in told[-1] if turn["role"] != "system"
+        ]
         assert roles == [("user", False), ("assistant", True), ("user", False)]
     choose(tab, "both_bad")
     tab.page.click("#submit-vote")

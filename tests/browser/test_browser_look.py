@@ -62,8 +62,9 @@ def test_on_a_phone_the_answers_are_tabs_and_a_swipe_turns_them(signed_in: Any) 
     for button in tab.page.locator("#choice label, #submit-vote, #send").all():
         box = button.bounding_box()
         assert box["height"] >= 44 and box["y"] + box["height"] <= 844
-    tab.page.locator("#choice label").nth(1).tap()
-    tab.page.locator("#submit-vote").tap()
+    tab.page.locator("#choice label").nth(1).click()
+    expect(tab.page.locator("#choice input").nth(1)).to_be_checked()
+    tab.page.locator("#submit-vote").click()
     expect(tab.page.locator("#duel .duel")).to_have_attribute("data-state", "voted")
     assert [vote["choice"] for vote in tab.votes()] == ["right"]
 

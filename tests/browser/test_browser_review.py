@@ -40,10 +40,7 @@ def reviewing(signed_in: Any, language: str = "zh", **options: Any) -> Any:
 def enter(tab: Any, language: str = "zh") -> Any:
     """Opens the review page and, where there are more studies, ours."""
     tab.open(f"/{language}/review/")
-    study = tab.page.locator("#study input")
-    if study.count() and study.is_visible() and study.input_value() != STUDY:
-        study.click()
-        tab.page.locator("[role=option]", has_text=STUDY).click()
+    tab.choose_study(STUDY)
     expect(tab.page.locator("#progress")).to_contain_text(f"{COUNT}")
     return tab
 
@@ -192,14 +189,23 @@ def test_a_reported_pair_does_not_come_back(app: Any, signed_in: Any) -> None:
     tab.page.reload()
     enter(tab)
     assert shown(tab) != question
-    states = app.rows("SELECT state FROM assignments WHERE rater_id = ? ORDER BY seq", tab.user_id())
+    states = app.rows(
+        "SELECT state FROM assignments WHERE rater_id = ? ORDER BY seq", tab.user_id()
+    )
     assert [row["state"] for row in states] == ["reported", "open"]
 
 
 def test_the_end_of_a_study_says_thanks_and_undo_still_works(app: Any, signed_in: Any) -> None:
-    pair = {"question": "只有一题", "answer_a": "甲", "answer_b": "乙", "model_a": "m1", "model_b": "m2"}
+    pair = {
+        "question": "只有一题",
+        "answer_a": "甲",
+        "answer_b": "乙",
+        "model_a": "m1",
+        "model_b": "m2",
+    }
     app.import_pairs("a-short-study", [{"id": "only", **pair}])
     tab = signed_in().open("/zh/review/")
+    tab.choose_study("a-short-study")
     expect(tab.page.locator("#duel .case .said")).to_have_text("只有一题")
     tab.press("1", "Enter")
     expect(tab.page.locator("#duel .welcome")).to_contain_text("您已全部评完")
