@@ -190,7 +190,10 @@ def test_a_reported_pair_does_not_come_back(app: Any, signed_in: Any) -> None:
     enter(tab)
     assert shown(tab) != question
     states = app.rows(
-        "SELECT state FROM assignments WHERE rater_id = ? ORDER BY seq", tab.user_id()
+        "SELECT a.state FROM assignments a JOIN comparisons c ON c.id = a.comparison_id"
+        " WHERE a.rater_id = ? AND c.study = ? ORDER BY a.seq",
+        tab.user_id(),
+        STUDY,
     )
     assert [row["state"] for row in states] == ["reported", "open"]
 
