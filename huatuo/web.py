@@ -241,12 +241,13 @@ def gate(accounts: Accounts, role: Role) -> Callable[[Request], str | None]:
 def _without_spare_apps() -> Iterator[None]:
     """While a page is built Gradio makes its web app three times, only to make it again when it is
     mounted; the spare ones would cost ten pages three seconds of start-up."""
-    made = gr.routes.App.create_app
-    gr.routes.App.create_app = staticmethod(lambda *_, **__: FastAPI())
+    gradio_app: Any = gr.routes.App
+    made = gradio_app.create_app
+    gradio_app.create_app = staticmethod(lambda *_, **__: FastAPI())
     try:
         yield
     finally:
-        gr.routes.App.create_app = staticmethod(made)
+        gradio_app.create_app = staticmethod(made)
 
 
 def _mount(app: FastAPI, accounts: Accounts, page: Page, language: Language) -> None:

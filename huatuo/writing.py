@@ -5,9 +5,10 @@ writes it belongs to the server and not to the page's connection.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from huatuo.engines.base import Chunk, Finish
@@ -50,7 +51,7 @@ class Desk:
     def start(
         self,
         key: str,
-        stream: AsyncIterator[Chunk | Finish],
+        stream: AsyncGenerator[Chunk | Finish, None],
         record: Callable[[Writing], None],
     ) -> Writing:
         """Begins to write; `record` is called once, in a thread, when the answer has ended.
@@ -81,7 +82,7 @@ class Desk:
     async def _write(
         self,
         writing: Writing,
-        stream: AsyncIterator[Chunk | Finish],
+        stream: AsyncGenerator[Chunk | Finish, None],
         record: Callable[[Writing], None],
     ) -> None:
         try:
@@ -100,15 +101,16 @@ class Desk:
             self._open.pop(writing.key, None)
 
 
-async def _read(writing: Writing, stream: AsyncIterator[Chunk | Finish]) -> tuple[str, str]:
+async def _read(writing: Writing, stream: AsyncGenerator[Chunk | Finish, None]) -> tuple[str, str]:
     """Reads the stream into `writing`; (finish, fault). Only an engine's Finish makes 'stop'."""
     try:
-        async for item in stream:
-            if isinstance(item, Finish):
-                writing.dropped_turns = item.dropped_turns
-                return item.reason, ""
-            writing.first_s = writing.first_s or time.monotonic() - writing.started
-            writing.text += item.text
+        async with contextlib.aclosing(stream):
+            async for item in stream:
+                if isinstance(item, Finish):
+                    writing.dropped_turns = item.dropped_turns
+                    return item.reason, ""
+                writing.first_s = writing.first_s or time.monotonic() - writing.started
+                writing.text += item.text
     except EngineError as error:
         log.warning("answer %s failed: %s: %s", writing.key, type(error).__name__, error)
         return "error", type(error).__name__

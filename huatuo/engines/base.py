@@ -6,7 +6,7 @@ or repeats itself without end raises; half an answer is never an answer.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -55,7 +55,7 @@ class Engine(Protocol):
 
 async def with_deadlines(
     stream: AsyncIterator[Chunk | Finish], deadlines: Deadlines, *, question: str = ""
-) -> AsyncIterator[Chunk | Finish]:
+) -> AsyncGenerator[Chunk | Finish, None]:
     """The same stream, checked: raises Timeout, Truncated (no Finish, or endless repetition) or
     Refused('empty ...') when nothing was said, or nothing but the question (of 10 characters or more).
     The inner stream is always closed."""

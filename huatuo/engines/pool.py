@@ -7,7 +7,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -94,7 +94,7 @@ class Pool:
 
     async def stream(
         self, name: str, conversation: Conversation, seed: int
-    ) -> AsyncIterator[Chunk | Finish]:
+    ) -> AsyncGenerator[Chunk | Finish, None]:
         """The model's answer under the deadlines; while it loads, waits as long as for a first token.
 
         Raises Unavailable when it is down or does not come up, and whatever the engine raises.
@@ -115,7 +115,7 @@ class Pool:
                 )  # a local model does not come back by itself
             raise
         finally:
-            await checked.aclose()  # type: ignore[attr-defined]
+            await checked.aclose()
 
     async def close(self) -> None:
         """Closes every engine; what is still loading is dropped when it is done."""

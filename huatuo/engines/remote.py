@@ -6,11 +6,13 @@ masked (huatuo/privacy.py) before it is sent; the key and the server's own words
 """
 
 import asyncio
+import contextlib
 import functools
 import os
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import cast
 from urllib.parse import urlsplit
 
 import httpx2
@@ -57,13 +59,16 @@ class RemoteEngine:
         async with self._client() as client:
             for attempt in range(1, TRIES + 1):
                 try:
-                    async for item in self._ask(client, conversation, seed):
-                        yield item
-                        if isinstance(item, Finish):
-                            return
-                        said += len(item.text)
-                        if said > limit:
-                            raise Truncated(f"{self.name} does not stop; the answer was cut off")
+                    async with contextlib.aclosing(self._ask(client, conversation, seed)) as items:
+                        async for item in items:
+                            yield item
+                            if isinstance(item, Finish):
+                                return
+                            said += len(item.text)
+                            if said > limit:
+                                raise Truncated(
+                                    f"{self.name} does not stop; the answer was cut off"
+                                )
                     raise Truncated(f"{self.name} broke off without finishing; ask again")
                 except (OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
                     if said:
@@ -99,7 +104,7 @@ class RemoteEngine:
 
     async def _ask(
         self, client: AsyncOpenAI, conversation: Conversation, seed: int
-    ) -> AsyncIterator[Chunk | Finish]:
+    ) -> AsyncGenerator[Chunk | Finish, None]:
         settings = self._config.generation
         answer = await client.chat.completions.create(
             model=self._config.model,
@@ -110,8 +115,15 @@ class RemoteEngine:
             seed=seed % 2**31,
             stream=True,
         )
-        async with answer:
-            async for event in answer:
+        # openai leaves its own generator open when the reader stops early. It and the stream hold each
+        # other, so the garbage collector would close it later, perhaps in another thread: closed here.
+        async with (
+            answer,
+            contextlib.aclosing(
+                cast(AsyncGenerator[ChatCompletionChunk, None], answer._iterator)
+            ) as events,
+        ):
+            async for event in events:
                 for item in self._items(event):
                     yield item
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import inspect
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -341,6 +343,36 @@ def test_cancelling_closes_the_connection() -> None:
             await asyncio.wait_for(closed.wait(), 3)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("answer", "listened"),
+    [(WELL, 9), (streamed(HALF), 9), (streamed(HALF, b"data: {not json\n\n"), 9), (WELL, 1)],
+    ids=["finished", "closed", "garbage", "reader left"],
+)
+def test_nothing_is_left_for_the_garbage_collector_to_close(answer: Answer, listened: int) -> None:
+    """An open generator in a cycle would be closed by the collector, in whichever thread it runs."""
+
+    async def run() -> list[object]:
+        async with serving(answer) as server:
+            stream = RemoteEngine(configured(server.port)).stream(ASK, seed=1)
+            with contextlib.suppress(Truncated):
+                async with contextlib.aclosing(with_deadlines(stream, Deadlines())) as items:
+                    heard = 0
+                    async for _ in items:
+                        heard += 1
+                        if heard == listened:
+                            break
+            await asyncio.sleep(0.05)  # what the last reference let go of is closed by the loop
+        found = [thing for thing in gc.get_objects() if inspect.isasyncgen(thing)]
+        return [generator for generator in found if generator.ag_frame is not None]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(run()) == []
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
