@@ -174,3 +174,39 @@ def test_triage_is_quick() -> None:
     started = time.thread_time()
     triage("我最近头痛，胸口有点不舒服，怀孕三个月，吃了药，血压高，" * 60)
     assert time.thread_time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "不" + "、" * 300 + "x胸痛",
+        "没有" + "和、" * 200 + "x胸痛",
+        "no" + " a or" * 200 + " 1 pain",
+        "吃" * 2000,
+    ],
+)
+def test_no_text_is_slow(text: str) -> None:
+    triage("warm up")
+    started = time.thread_time()
+    triage(text)
+    assert time.thread_time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    ("pattern", "starts"),
+    [
+        ("胸痛", "胸"),
+        ("[左右]手?麻", "左右"),
+        ("没?有血", "没有"),
+        ("(?:胸|心口)[^，]{0,3}痛", "胸心"),
+        ("(?<!不)(?:很)?痛", "很痛"),
+        (r"\barm", "a"),
+    ],
+)
+def test_where_a_pattern_can_start(pattern: str, starts: str) -> None:
+    assert safety._starts(pattern) == frozenset(starts)
+
+
+@pytest.mark.parametrize("pattern", [r"\d痛", "[^，]痛", "[0-9]度", ".痛", "痛{0,2}"])
+def test_a_start_that_cannot_be_told(pattern: str) -> None:
+    assert safety._starts(pattern) is None
