@@ -124,9 +124,9 @@ def _state(store: Store, pool: Pool, broken: Mapping[str, ConfigError], language
     def title(key: str) -> str:
         return f"<h2>{say(key, language)}</h2>"
 
-    models = [
-        (name, say(f"admin.{pool.state(name)}", language), pool.why(name)) for name in pool.configs
-    ] + [(file, say("admin.down", language), str(error)) for file, error in broken.items()]
+    models = [(name, *_model(pool, name, language)) for name in pool.configs] + [
+        (file, say("admin.down", language), str(error)) for file, error in broken.items()
+    ]
     studies = [(s.name, str(s.pairs), str(s.votes)) for s in store.studies()]
     try:
         verified = store.verify_audit()
@@ -149,6 +149,14 @@ def _state(store: Store, pool: Pool, broken: Mapping[str, ConfigError], language
         + f"<p>{audit}</p>",
         "state",
     )
+
+
+def _model(pool: Pool, name: str, language: Language) -> tuple[str, str]:
+    """State and remark. Why a model is down stays in the words of who found out: they name the file."""
+    if not pool.config(name).enabled:
+        return say("admin.off", language), say("admin.off_why", language)
+    state = pool.state(name)
+    return say(f"admin.{state}", language), pool.why(name) if state == "down" else ""
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -59,7 +59,8 @@ def vote_bar(language: Language, submit: str, *, with_undo: bool) -> VoteBar:
             )
             skip = gr.Button(say("duel.skip", language), size="sm", elem_id="skip")
             report = gr.Button(say("duel.report", language), size="sm", elem_id="report")
-        frame.html(f'<p class="keys">{say("duel.keys", language)}</p>', elem_id="keys")
+        keys = say("duel.keys_undo" if with_undo else "duel.keys", language)
+        frame.html(f'<p class="keys">{keys}</p>', elem_id="keys")
     return VoteBar(box, choice, reason, sent, skip, report, undo)
 
 

@@ -5,11 +5,12 @@ rectangles needs no plotting library.
 """
 
 import html as escape
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from unicodedata import east_asian_width
 
-WIDTH = 880
-LABEL = 250
+WIDTH = 640
 KINDS = ("win", "tie", "loss", "bad")
 
 
@@ -42,18 +43,18 @@ class Point:
 
 def bars(rows: Sequence[Bar], words: tuple[str, str, str, str], title: str) -> str:
     """Win / tie / loss of each pair as one stacked bar, in per cent, like the paper's figure."""
-    step, width = 52, WIDTH - LABEL - 20
+    step = 68
     parts = []
     for row_number, row in enumerate(rows):
-        y = 24 + row_number * step
+        y = 52 + row_number * step
         total = row.total or 1
         parts.append(
-            f'<text x="0" y="{y + 12}">{_short(row.first)}</text>'
-            f'<text x="0" y="{y + 29}" class="muted">vs {_short(row.second)}</text>'
+            f'<text x="0" y="{y - 8}">{_short(row.first)} <tspan class="muted">vs</tspan> {_short(row.second)}</text>'
+            f'<text x="{WIDTH}" y="{y - 8}" class="muted" text-anchor="end">n = {row.total}</text>'
         )
-        x = float(LABEL)
+        x = 1.0
         for kind, count in zip(KINDS, (row.win, row.tie, row.loss, row.bad), strict=True):
-            size = width * count / total
+            size = (WIDTH - 2) * count / total
             if not count:
                 continue
             ink = f" on-{kind}"
@@ -63,24 +64,24 @@ def bars(rows: Sequence[Bar], words: tuple[str, str, str, str], title: str) -> s
                 f'<text class="value{ink}" x="{x + size / 2:.1f}" y="{y + 20}" text-anchor="middle">{label}</text>'
             )
             x += size
-        parts.append(f'<text x="{LABEL}" y="{y + 44}" class="muted">n = {row.total}</text>')
     legend = "".join(
-        f'<rect class="{kind}" x="{LABEL + position * 110}" y="2" width="14" height="12" rx="2"/>'
-        f'<text x="{LABEL + position * 110 + 20}" y="13" class="muted">{escape.escape(word)}</text>'
+        f'<rect class="{kind}" x="{position * 120 + 1}" y="2" width="14" height="12" rx="2"/>'
+        f'<text x="{position * 120 + 21}" y="13" class="muted">{escape.escape(word)}</text>'
         for position, (kind, word) in enumerate(zip(KINDS, words, strict=True))
     )
-    return _svg(24 + len(rows) * step, title, legend + "".join(parts))
+    return _svg(20 + len(rows) * step, title, legend + "".join(parts))
 
 
 def forest(points: Sequence[Point], title: str) -> str:
     """Estimates with 95 % intervals, best first; the dashed line is the mean (0)."""
-    step, width = 36, WIDTH - LABEL - 90
+    label, step = 200, 36
+    width = WIDTH - label - 70
     low = min([0.0, *(point.low for point in points)])
     high = max([0.0, *(point.high for point in points)])
     span = (high - low) or 1.0
 
     def x(value: float) -> float:
-        return LABEL + width * (value - low) / span
+        return label + width * (value - low) / span
 
     height = 12 + len(points) * step
     parts = [
@@ -92,13 +93,16 @@ def forest(points: Sequence[Point], title: str) -> str:
             f'<text x="0" y="{y + 5}">{_short(point.name)}</text>'
             f'<line stroke="currentColor" stroke-width="2" x1="{x(point.low):.1f}" x2="{x(point.high):.1f}" y1="{y}" y2="{y}"/>'
             f'<circle class="win" cx="{x(point.value):.1f}" cy="{y}" r="6"/>'
-            f'<text x="{WIDTH - 80}" y="{y + 5}" class="muted">{point.value:+.2f}</text>'
+            f'<text x="{WIDTH}" y="{y + 5}" class="muted" text-anchor="end">{point.value:+.2f}</text>'
         )
     return _svg(height + 8, title, "".join(parts))
 
 
 def _short(name: str) -> str:
-    return escape.escape(name if len(name) <= 26 else name[:25] + "…")
+    """At most 26 half-width columns, so that a label never runs into the marks."""
+    columns = itertools.accumulate(2 if east_asian_width(c) in "WF" else 1 for c in name)
+    kept = sum(column <= 25 for column in columns)
+    return escape.escape(name if kept >= len(name) - 1 else name[:kept] + "…")
 
 
 def _svg(height: int, title: str, inner: str) -> str:

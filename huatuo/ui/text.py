@@ -205,6 +205,10 @@ TEXT: dict[str, dict[Language, str]] = {
         "en": "The {side} answer was not finished. This is recorded and does not affect your ratings; retry or skip.",
     },
     "duel.keys": {
+        "zh": "键盘：1–4 选择 · 回车 提交 · S 跳过",
+        "en": "Keys: 1–4 choose · Enter submits · S skips",
+    },
+    "duel.keys_undo": {
         "zh": "键盘：1–4 选择 · 回车 提交 · S 跳过 · Z 撤销",
         "en": "Keys: 1–4 choose · Enter submits · S skips · Z undoes",
     },
@@ -345,6 +349,11 @@ TEXT: dict[str, dict[Language, str]] = {
     "admin.ready": {"zh": "可用", "en": "ready"},
     "admin.loading": {"zh": "准备中", "en": "loading"},
     "admin.down": {"zh": "不可用", "en": "down"},
+    "admin.off": {"zh": "未启用", "en": "off"},
+    "admin.off_why": {
+        "zh": "要启用，请把它文件（configs/models 目录）里的 enabled 改为 true",
+        "en": "to use it, set enabled = true in its file in configs/models",
+    },
     "admin.studies": {"zh": "研究", "en": "Studies"},
     "admin.pairs": {"zh": "题目", "en": "Pairs"},
     "admin.audit": {"zh": "审计记录", "en": "Audit record"},
