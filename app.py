@@ -20,7 +20,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from huatuo import web
+from huatuo import render, web
 from huatuo.accounts import Accounts, base_url
 from huatuo.arena import Arena
 from huatuo.chat import ChatDesk
@@ -33,12 +33,14 @@ from reviews.chats import Chats
 from reviews.database import DEFAULT_NAME
 from reviews.errors import RecordError
 from reviews.importer import import_files
+from reviews.lock import hold
 from reviews.people import People
 from reviews.records import utcnow
 from reviews.store import Store
 
 log = logging.getLogger("huatuo")
 LOAD_AFTER_S = 2.0
+LOCK_NAME = "app.lock"
 DEMO_PAIRS = ROOT / "huatuo" / "nano" / "pairs.jsonl"
 
 
@@ -56,8 +58,8 @@ class Parts:
     broken: Mapping[str, ConfigError]
 
 
-def open_parts(config: AppConfig, root: Path = ROOT) -> Parts:
-    """Opens the record and names the models; nothing is loaded yet. Raises RecordError, ConfigError."""
+def data_folder(config: AppConfig, root: Path = ROOT) -> Path:
+    """The folder of the record, made if need be. Raises ConfigError."""
     data = root / config.data_dir
     try:
         data.mkdir(parents=True, exist_ok=True)
@@ -66,7 +68,12 @@ def open_parts(config: AppConfig, root: Path = ROOT) -> Parts:
             f"data_dir = {str(config.data_dir)!r}: the folder cannot be made ({error.strerror}); "
             "choose another in configs/app.toml or with --data-dir"
         ) from None
-    store = Store.open(data / DEFAULT_NAME)
+    return data
+
+
+def open_parts(config: AppConfig, root: Path = ROOT) -> Parts:
+    """Opens the record and names the models; nothing is loaded yet. Raises RecordError, ConfigError."""
+    store = Store.open(data_folder(config, root) / DEFAULT_NAME, names_itself=_names_itself)
     people = People(store.database)
     models, broken = read_models(root / config.models_dir)
     return Parts(
@@ -79,6 +86,11 @@ def open_parts(config: AppConfig, root: Path = ROOT) -> Parts:
         accounts=Accounts(people, config),
         broken=broken,
     )
+
+
+def _names_itself(text: str, names: tuple[str, str]) -> bool:
+    """Whether an answer says which model it is: then something of it is hidden from the rater."""
+    return render.hide_names(text, names) != text
 
 
 def make_app(parts: Parts) -> FastAPI:
@@ -157,6 +169,7 @@ def main() -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         config = read_config()
+        hold(data_folder(config) / LOCK_NAME)  # before anything is read or migrated there
         _check_port(config)
         parts = open_parts(config)
         if DEMO_PAIRS.exists():  # something to review from the first minute; adds nothing twice

@@ -8,7 +8,7 @@
     ├ AlreadyVoted        the assignment already carries a vote
     ├ AssignmentClosed    skipped, reported or voted: no further step is possible
     ├ NameTaken           an account with this name exists
-    ├ StoreBusy           another process held the database for too long
+    ├ StoreBusy           another process holds the folder, or held the database for too long
     ├ StoreFull           no space left for the database
     ├ StoreDamaged        the file is not a database, or its pages are broken
     ├ StoreReadOnly       the file or its folder cannot be written
@@ -56,7 +56,7 @@ class NameTaken(RecordError):
 
 
 class StoreBusy(RecordError):
-    """The database stayed locked until the waiting time was over; nothing was changed."""
+    """Another app serves the folder, or the database stayed locked for too long; nothing changed."""
 
 
 class StoreFull(RecordError):

@@ -51,7 +51,7 @@ JSONL = ("pairs.jsonl", "dialogues.jsonl", "ties.jsonl", "both_bad.jsonl")
 CSV_COLUMNS = (
     "vote", "study", "kind", "rater", "case", "department", "intent", "language", "turns",
     "contestant_a", "contestant_b", "left_is", "choice", "winner", "reason", "ratings",
-    "seconds", "revisions", "at", "question", "answer_a", "answer_b",
+    "seconds", "revisions", "identity_leak", "at", "question", "answer_a", "answer_b",
 )  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "\0")
 
@@ -104,6 +104,7 @@ def record_of(vote: VoteRow, comparison: Comparison) -> tuple[str, dict[str, Any
         "ratings": audit.canonical(dict(vote.ratings)),
         "seconds": vote.seconds,
         "revisions": vote.revisions,
+        "identity_leak": vote.identity_leak,
         "at": iso(vote.at),
     }
     if vote.winner not in ("a", "b"):

@@ -3,6 +3,7 @@
 It only makes waiting fair and short; that two writers never meet is SQLite's own doing. The
 kernel drops the lock when a process dies. While the lock is free, taking it is one system
 call. Else a thread of this object waits for it, since the system's wait knows no time limit.
+`hold` keeps a second app away from a folder: it never waits and is never given back.
 """
 
 from __future__ import annotations
@@ -11,6 +12,31 @@ import fcntl
 import os
 import threading
 from pathlib import Path
+
+from reviews.errors import StoreBusy, StoreReadOnly
+
+
+def hold(path: Path) -> None:
+    """Lock a file for as long as this process lives, and write the process's id into it.
+
+    The kernel lets go of it when the process ends in any way, so what a killed app leaves behind
+    is only a file. Raises StoreBusy, naming the process that holds it, and StoreReadOnly.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(fd, 20).decode("ascii", "replace").strip() or "unknown"
+            os.close(fd)
+            raise StoreBusy(
+                f"another app (process {holder}) already serves the folder {path.parent} and holds "
+                f"{path.name}; stop that one, or give this one another folder with --data-dir"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        raise StoreReadOnly(f"{path}: it cannot be locked ({error.strerror})") from error
 
 
 class FileLock:

@@ -127,7 +127,16 @@ def m001_record(db: sqlite_utils.Database) -> None:
         )
 
 
-STEPS = [m001_record]
+def m002_flags(db: sqlite_utils.Database) -> None:
+    """What is known against a comparison, such as an answer that says which model it is."""
+    db.conn.execute(
+        "CREATE TABLE flags (comparison_id TEXT NOT NULL REFERENCES comparisons(id), "
+        "flag TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (comparison_id, flag)) "
+        "STRICT, WITHOUT ROWID"
+    )
+
+
+STEPS = [m001_record, m002_flags]
 
 
 def migrate(database: Database, *, check: bool = True) -> None:
@@ -148,14 +157,22 @@ def migrate(database: Database, *, check: bool = True) -> None:
 
 
 def backup(database: Database, target: Path) -> Path:
-    """Copy the database into a new file of mode 0600 while it is in use. Returns the file."""
-    os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    """Copy the database into a file of mode 0600 while it is in use. Returns the file.
+
+    The file appears whole or not at all. Raises FileExistsError, Store*.
+    """
+    if target.exists():
+        raise FileExistsError(f"{target} exists")
+    part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     with plain_errors(target):
-        copy = sqlite3.connect(target)
+        copy = sqlite3.connect(part)
         try:
             database.connection().conn.backup(copy)
         finally:
             copy.close()
+    part.rename(target)
     return target
 
 
@@ -182,11 +199,14 @@ def _version(conn: sqlite3.Connection) -> int:
 
 
 def _look(database: Database, check: bool) -> None:
-    """Look at the file through a connection that cannot write; raise what is wrong with it."""
-    uri = f"{database.path.resolve().as_uri()}?mode=rw"
+    """Look at the file through a connection that cannot write; raise what is wrong with it.
+
+    Read-only also keeps a -wal file from being merged when it closes: the -wal may be another's,
+    which shows only where indexes and references do not fit, so both are checked in full.
+    """
+    uri = f"{database.path.resolve().as_uri()}?mode=ro"
     conn = sqlite3.connect(uri, uri=True, timeout=database.busy_timeout_s, isolation_level=None)
     try:
-        conn.execute("PRAGMA query_only=ON")
         version = _version(conn)
         if version > len(STEPS):
             raise SchemaTooNew(
@@ -197,10 +217,21 @@ def _look(database: Database, check: bool) -> None:
         ours = conn.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
         if tables and not ours:
             raise StoreDamaged(f"{database.path}: this is the database of another program")
-        if check and (found := conn.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise StoreDamaged(f"{database.path}: the file is damaged, restore a backup: {found}")
+        if check:
+            _check_pages(conn, database.path)
     finally:
         conn.close()
+
+
+def _check_pages(conn: sqlite3.Connection, path: Path) -> None:
+    found = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if found == "ok" and (loose := conn.execute("PRAGMA foreign_key_check").fetchone()):
+        found = f"a row of {loose[0]} refers to nothing"
+    if found != "ok":
+        raise StoreDamaged(
+            f"{path}: the file, or the -wal file beside it, is damaged; both were left as they "
+            f"are, restore a backup: {found}"
+        )
 
 
 def _backup_path(database: Database, version: int) -> Path:

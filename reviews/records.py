@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Literal
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, NamedTuple
 
 Choice = Literal["left", "right", "tie", "both_bad"]
 Letter = Literal["a", "b"]
@@ -18,6 +18,9 @@ Winner = Literal["a", "b", "tie", "both_bad"]
 CHOICES: tuple[Choice, ...] = ("left", "right", "tie", "both_bad")
 FINISH_REASONS: tuple[FinishReason, ...] = ("stop", "length", "cancelled", "error")
 REASON_LIMIT = 2000  # characters
+FEWEST_RATERS = 5  # below, the statistics cluster votes by case and not by rater
+OPEN_FOR = timedelta(hours=24)  # then an open prepared pair counts as lying with nobody
+IDENTITY_LEAK = "identity_leak"  # the flag of a comparison in which an answer names its model
 LIVE_STUDY = "live"  # the study of comparisons typed by the raters themselves
 
 # C0 but tab and newline, DEL, C1, BOM, bidirectional overrides and isolates.
@@ -51,6 +54,11 @@ def iso(at: datetime) -> str:
 def moment(text: str) -> datetime:
     """The moment that `iso` wrote."""
     return datetime.fromisoformat(text)
+
+
+def is_over(issued_at: datetime, at: datetime) -> bool:
+    """Whether a prepared pair was given out too long ago; a clock that jumped back ends nothing."""
+    return at - issued_at > OPEN_FOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +204,10 @@ class ImportReport:
 
 @dataclass(frozen=True, slots=True)
 class VoteRow:
-    """A vote flattened for statistics and export; `rater` is a pseudonym number from 1."""
+    """A vote flattened for statistics and export; `rater` is a pseudonym number from 1.
+
+    `identity_leak`: an answer said which model it is; hidden from the rater, flagged all the same.
+    """
 
     assignment_id: str
     comparison_id: str
@@ -219,6 +230,46 @@ class VoteRow:
     seconds: float | None
     revisions: int
     at: datetime
+    identity_leak: bool = False
+
+    @property
+    def case(self) -> str:
+        """As in VoteCount, which is what the statistics read."""
+        return case_of(self.study, self.external_id, self.comparison_id)
+
+    @property
+    def votes(self) -> int:
+        """One: this is a single vote. See VoteCount."""
+        return 1
+
+
+class VoteCount(NamedTuple):
+    """How many standing votes agree in all that the statistics look at.
+
+    `rater` only tells raters apart. `case` is empty where enough raters make it needless.
+    """
+
+    study: str
+    contestant_a: str
+    contestant_b: str
+    case: str
+    choice: Choice
+    left_is: Letter
+    rater: int
+    votes: int
+
+
+class Counted(NamedTuple):
+    """The votes counted, on how many comparisons they stand, and how many votes are left out."""
+
+    votes: list[VoteCount]
+    comparisons: int
+    left_out: int
+
+
+def case_of(study: str, external_id: str, comparison_id: str) -> str:
+    """What tells cases apart: the id in the study's file, else the comparison itself."""
+    return f"{study}\n{external_id}" if external_id else comparison_id
 
 
 def winner_of(choice: Choice, left_is: Letter) -> Winner:

@@ -17,14 +17,14 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from reviews.records import VoteRow
+from reviews.records import FEWEST_RATERS, Choice, Letter, VoteCount, VoteRow, winner_of
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Votes = Sequence[VoteCount] | Sequence[VoteRow]
 
 CONFIDENCE = 0.95
 RIDGE = 0.01  # on every score, on the side effect and on log(nu)
-FEWEST_RATERS = 5  # below, intervals are clustered by case
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +127,18 @@ def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> tuple[
     return (max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half))
 
 
-def pairs(votes: Sequence[VoteRow]) -> list[PairResult]:
+def pairs(votes: Votes) -> list[PairResult]:
     """Win, tie and loss of every unordered pair of contestants, by name."""
-    counts: dict[tuple[str, str], dict[str, int]] = {}
+    alike: dict[tuple[str, str, Choice, Letter], int] = {}
     for vote in votes:
-        names = (vote.contestant_a, vote.contestant_b)
-        swapped = names[0] > names[1]
-        key = (names[swapped], names[not swapped])
-        winner: str = vote.winner
-        if swapped and winner in ("a", "b"):
-            winner = "b" if winner == "a" else "a"
-        cell = counts.setdefault(key, {"a": 0, "tie": 0, "b": 0, "both_bad": 0})
-        cell[winner] += 1
+        key = (vote.contestant_a, vote.contestant_b, vote.choice, vote.left_is)
+        alike[key] = alike.get(key, 0) + vote.votes
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for (a, b, choice, left_is), number in alike.items():
+        winner: str = winner_of(choice, left_is)
+        if a > b:
+            a, b, winner = b, a, {"a": "b", "b": "a"}.get(winner, winner)
+        counts.setdefault((a, b), {"a": 0, "tie": 0, "b": 0, "both_bad": 0})[winner] += number
     results = []
     for (first, second), cell in sorted(counts.items()):
         wins, losses, total = cell["a"], cell["b"], sum(cell.values())
@@ -205,7 +205,7 @@ def _shares(half: Array, log_nu: float) -> tuple[Array, Array, Array]:
     return np.exp(half - top), np.exp(log_nu - top), np.exp(-half - top)
 
 
-def board(votes: Sequence[VoteRow]) -> Board:
+def board(votes: Votes) -> Board:
     """Score every contestant. Never infinite, never a rank across unconnected groups.
 
     The order of the votes and swapping the sides change nothing but the sign of the side effect.
@@ -219,24 +219,28 @@ def board(votes: Sequence[VoteRow]) -> Board:
     a_left = np.array([v.left_is == "a" for v in votes])
     left, right = np.where(a_left, a, b), np.where(a_left, b, a)
     outcome = np.array([{"left": 0, "right": 2}.get(v.choice, 1) for v in votes])
+    number = np.array([v.votes for v in votes])
 
     k = len(names)
     cell, where = np.unique(left * k + right, return_inverse=True)
     counts = np.zeros((len(cell), 3))
-    np.add.at(counts, (where, outcome), 1.0)
+    np.add.at(counts, (where, outcome), number)
     fit = davidson(cell // k, cell % k, counts, k)
+    per_name: Indices = np.zeros(k, np.int64)
+    for side in (left, right):
+        np.add.at(per_name, side, number)
 
     groups = _connected(k, left, right)
     separated = not _every_group_is_beatable(k, left, right, outcome, groups)
     raters = len({v.rater for v in votes})
     by_rater = raters >= FEWEST_RATERS
-    ids: dict[object, int] = {}
-    cluster = np.array([ids.setdefault(_cluster(v, by_rater), len(ids)) for v in votes])
+    ids: dict[int | str, int] = {}
+    cluster = np.array([ids.setdefault(v.rater if by_rater else v.case, len(ids)) for v in votes])
     naive: Array = np.linalg.inv(fit.information).astype(np.float64)
     covariance: Array = naive
     quantile = _t_quantile(0)
     if len(ids) > 1:
-        scores = _cluster_scores(fit, left, right, outcome, cluster, len(ids))
+        scores = _cluster_scores(fit, left, right, outcome, number, cluster, len(ids))
         meat = scores.T @ scores * (len(ids) / (len(ids) - 1))
         clustered: Array = naive @ meat @ naive
         quantile = _t_quantile(len(ids) - 1)
@@ -247,11 +251,11 @@ def board(votes: Sequence[VoteRow]) -> Board:
         ("separated", separated), ("not_comparable", len(groups) > 1)) if holds]  # fmt: skip
     side_error = math.sqrt(max(0.0, covariance[k, k]))
     return Board(
-        ratings=_ratings(names, fit, covariance[:k, :k], quantile, groups, left, right),
+        ratings=_ratings(names, fit, covariance[:k, :k], quantile, groups, per_name),
         groups=tuple(tuple(names[i] for i in group) for group in groups),
         side_effect=_estimate(fit.side, side_error, quantile),
         tie=fit.nu,
-        votes=len(votes),
+        votes=int(number.sum()),
         raters=raters,
         clusters=len(ids),
         clustered_by="rater" if by_rater else "case",
@@ -259,25 +263,25 @@ def board(votes: Sequence[VoteRow]) -> Board:
     )
 
 
-def _cluster(vote: VoteRow, by_rater: bool) -> object:
-    if by_rater:
-        return vote.rater
-    return (vote.study, vote.external_id) if vote.external_id else vote.comparison_id
-
-
 def _cluster_scores(
-    fit: Fit, left: Indices, right: Indices, outcome: Indices, cluster: Indices, n: int
+    fit: Fit,
+    left: Indices,
+    right: Indices,
+    outcome: Indices,
+    number: Indices,
+    cluster: Indices,
+    n: int,
 ) -> Array:
     """Sum of the votes' score vectors per cluster: (G, K+2)."""
     k = len(fit.scores)
     half = (fit.scores[left] - fit.scores[right] + fit.side) / 2
     p_left, p_tie, p_right = _shares(half, fit.log_nu)
-    lean = ((1 - outcome) - (p_left - p_right)) / 2
+    lean = number * ((1 - outcome) - (p_left - p_right)) / 2
     scores = np.zeros((n, k + 2))
     np.add.at(scores, (cluster, left), lean)
     np.add.at(scores, (cluster, right), -lean)
     np.add.at(scores[:, k], cluster, lean)
-    np.add.at(scores[:, k + 1], cluster, (outcome == 1) - p_tie)
+    np.add.at(scores[:, k + 1], cluster, number * ((outcome == 1) - p_tie))
     return scores
 
 
@@ -287,10 +291,8 @@ def _ratings(
     covariance: Array,
     quantile: float,
     groups: list[list[int]],
-    left: Indices,
-    right: Indices,
+    counts: Indices,
 ) -> tuple[Rating, ...]:
-    counts = np.bincount(np.concatenate([left, right]), minlength=len(names))
     ratings = []
     for number, group in enumerate(groups):
         centre = np.eye(len(group)) - 1 / len(group)

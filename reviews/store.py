@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reviews import audit, comparisons, studies, votes
 from reviews.database import BUSY_TIMEOUT_S, Database
@@ -30,6 +30,7 @@ from reviews.records import (
     Assignment,
     Case,
     Comparison,
+    Counted,
     ImportReport,
     Letter,
     PreparedPair,
@@ -37,21 +38,28 @@ from reviews.records import (
     StudySummary,
     VoteRow,
     clean_text,
+    is_over,
     iso,
     utcnow,
 )
 from reviews.votes import NO_SUCH, Outcome, check_id
 
-if TYPE_CHECKING:
-    pass
+NamesItself = Callable[[str, tuple[str, str]], bool]
 
 
 class Store:
     """Comparisons, assignments and votes in one database file."""
 
-    def __init__(self, database: Database, *, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        rng: random.Random | None = None,
+        names_itself: NamesItself | None = None,
+    ) -> None:
         self.database = database
         self._rng = rng or secrets.SystemRandom()
+        self._names_itself = names_itself
 
     @classmethod
     def open(
@@ -62,10 +70,12 @@ class Store:
         rng: random.Random | None = None,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
         check: bool = True,
+        names_itself: NamesItself | None = None,
     ) -> Store:
         """Open (or make) the file, check its pages and bring it to the newest schema.
 
-        `rng` shuffles the sides (default: the system's randomness). Raises StoreReadOnly,
+        `rng` shuffles the sides (default: the system's randomness). `names_itself` is asked at a
+        vote whether an answer says which model it is, given both contestants' names. Raises StoreReadOnly,
         StoreDamaged, SchemaTooNew, StoreBusy, StoreFull; each names the path.
         """
         database = Database(path, clock=clock, busy_timeout_s=busy_timeout_s)
@@ -74,7 +84,7 @@ class Store:
         except BaseException:
             database.close()
             raise
-        return cls(database, rng=rng)
+        return cls(database, rng=rng, names_itself=names_itself)
 
     def close(self) -> None:
         """Close the file in every thread."""
@@ -231,12 +241,25 @@ class Store:
 
         A conflict changes nothing; with revise=True the new choice becomes the next revision.
         When this returns, the vote is on disk. Raises BadVote, NotFinished, AssignmentClosed,
-        UnknownAssignment, NotYours.
+        UnknownAssignment (also for a disabled rater), NotYours.
         """
         ballot = votes.make_ballot(choice, reason, ratings, seconds)
         at = self.database.clock()
         with self._logging_intruders(assignment_id, rater_id):
+            self._flag_leak(at, assignment_id, rater_id)
             return votes.cast(self.database, at, assignment_id, rater_id, ballot, revise)
+
+    def _flag_leak(self, at: datetime, assignment_id: str, rater_id: int) -> None:
+        """Before the vote, so that no vote ever stands without the flag it should have."""
+        if self._names_itself is None:
+            return
+        with self.database.read() as db:
+            mine = comparisons.mine(db, assignment_id, rater_id)
+            found = comparisons.find_comparison(db, mine.comparison_id)
+        names = (found.contestant_a, found.contestant_b)
+        sides = [side for turn in found.turns for side in (turn.a, turn.b) if side]
+        if any(self._names_itself(side.text, names) for side in sides):
+            votes.flag_leak(self.database, at, found.id)
 
     def skip(self, assignment_id: str, rater_id: int) -> None:
         """Lay a pair aside; a second call changes nothing. Raises AlreadyVoted, AssignmentClosed."""
@@ -272,16 +295,21 @@ class Store:
     # prepared pairs
 
     def next_prepared(self, rater_id: int, study: str) -> Assignment | None:
-        """The rater's open pair of a study, else a fresh one; None when all are done."""
+        """The rater's open pair of a study, else a fresh one; None when all are done.
+
+        An open pair that was given out over OPEN_FOR ago is given out anew: its time starts again.
+        """
         at = self.database.clock()
         with self.database.read() as db:
             if open_id := studies.open_one(db, rater_id, study):
-                return comparisons.find_assignment(db, open_id)
+                found = comparisons.find_assignment(db, open_id)
+                if not is_over(found.issued_at, at):
+                    return found
         with self.database.write() as db:
             comparisons.check_rater(db, rater_id)
             if open_id := studies.open_one(db, rater_id, study):
-                return comparisons.find_assignment(db, open_id)
-            comparison_id = studies.draw(db, rater_id, study)
+                return comparisons.find_assignment(db, studies.renew(db, at, open_id))
+            comparison_id = studies.draw(db, at, rater_id, study)
             if comparison_id is None:
                 return None
             left_is = studies.side(db, rater_id, study, self._rng)
@@ -327,9 +355,14 @@ class Store:
     # reading back
 
     def votes(self, study: str | None = None) -> list[VoteRow]:
-        """The last revision of every vote, flattened for statistics and export."""
+        """The last revision of every vote, flattened for reading and export."""
         with self.database.read() as db:
             return list(votes.rows(db, study))
+
+    def counted_votes(self, study: str | None = None, *, with_leaks: bool = False) -> Counted:
+        """The same votes for the statistics alone, fast; without those flagged for a leak."""
+        with self.database.read() as db:
+            return votes.counted(db, study, with_leaks=with_leaks)
 
     def verify_audit(self) -> audit.Verified:
         """Check the log's chain against itself and the votes; (rows, last hash). Raises AuditBroken."""

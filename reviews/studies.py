@@ -16,6 +16,7 @@ from reviews import audit
 from reviews.errors import BadStudy
 from reviews.records import (
     LIVE_STUDY,
+    OPEN_FOR,
     Case,
     ImportReport,
     PreparedPair,
@@ -33,7 +34,8 @@ NAME_LIMIT = 64  # characters
 
 _CANDIDATES = """
 SELECT c.id, count(s.seq) FILTER (WHERE s.state = 'voted') AS votes,
-  count(s.seq) FILTER (WHERE s.state = 'open') AS opened
+  count(s.seq) FILTER (WHERE s.state = 'open' AND s.issued_at >= :since
+    AND s.rater_id IN (SELECT id FROM users WHERE disabled_at IS NULL)) AS opened
 FROM comparisons c LEFT JOIN assignments s ON s.comparison_id = c.id
 WHERE c.study = :study AND c.kind = 'prepared' AND NOT EXISTS (
   SELECT 1 FROM assignments m WHERE m.comparison_id = c.id AND m.rater_id = :rater)
@@ -54,12 +56,14 @@ def check_name(study: str) -> str:
     return name
 
 
-def draw(db: sqlite_utils.Database, rater_id: int, study: str) -> str | None:
+def draw(db: sqlite_utils.Database, at: datetime, rater_id: int, study: str) -> str | None:
     """The comparison this rater gets next: fewest votes, then fewest open, then seeded order.
 
-    A pair that the rater ever had (voted, skipped or reported) is not among them.
+    A pair that the rater ever had (voted, skipped or reported) is not among them. One that lies
+    open with a disabled rater, or longer than OPEN_FOR, counts as lying with nobody.
     """
-    found = db.conn.execute(_CANDIDATES, {"study": study, "rater": rater_id}).fetchall()
+    values = {"study": study, "rater": rater_id, "since": iso(at - OPEN_FOR)}
+    found = db.conn.execute(_CANDIDATES, values).fetchall()
     if not found:
         return None
 
@@ -102,6 +106,12 @@ def open_one(db: sqlite_utils.Database, rater_id: int, study: str) -> str | None
         {"rater": rater_id, "study": study},
     ).fetchone()
     return row["id"] if row else None
+
+
+def renew(db: sqlite_utils.Database, at: datetime, assignment_id: str) -> str:
+    """Give an open assignment out anew; returns its id."""
+    db.conn.execute("UPDATE assignments SET issued_at = ? WHERE id = ?", (iso(at), assignment_id))
+    return assignment_id
 
 
 def previous(

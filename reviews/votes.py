@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,10 +23,15 @@ from reviews.errors import (
 )
 from reviews.records import (
     CHOICES,
+    FEWEST_RATERS,
+    IDENTITY_LEAK,
     REASON_LIMIT,
+    Counted,
     Kind,
     State,
+    VoteCount,
     VoteRow,
+    case_of,
     clean_text,
     iso,
     moment,
@@ -42,18 +48,22 @@ _RATING_KEY = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 # A prepared pair was finished when it was filed (it cannot be filed otherwise).
 _FACTS = """
-SELECT s.seq, s.rater_id, s.state, c.kind, v.revision, v.choice, v.reason, v.ratings, v.seconds,
+SELECT s.seq, s.rater_id, u.disabled_at IS NOT NULL AS disabled, s.state, c.kind,
+  v.revision, v.choice, v.reason, v.ratings, v.seconds,
   CASE c.kind WHEN 'prepared' THEN 1 ELSE
     (SELECT 2 * count(*) FROM turns t WHERE t.comparison_id = s.comparison_id) END AS wanted,
   CASE c.kind WHEN 'prepared' THEN 1 ELSE
     (SELECT count(*) FROM turns t JOIN answers x
      ON x.comparison_id = t.comparison_id AND x.number = t.number AND x.attempt = t.attempt
      WHERE t.comparison_id = s.comparison_id AND x.finish = 'stop') END AS finished
-FROM assignments s JOIN comparisons c ON c.id = s.comparison_id
+FROM assignments s JOIN comparisons c ON c.id = s.comparison_id JOIN users u ON u.id = s.rater_id
 LEFT JOIN votes v ON v.assignment_id = s.id
 WHERE s.id = ? ORDER BY v.revision DESC LIMIT 1
 """
-_MARK = "UPDATE assignments SET state = 'voted' WHERE seq = ? AND state = ?"
+_MARK = """
+UPDATE assignments SET state = 'voted' WHERE seq = ? AND state = ? AND rater_id IN (
+  SELECT id FROM users WHERE disabled_at IS NULL)
+"""
 
 
 class Facts(NamedTuple):
@@ -61,6 +71,7 @@ class Facts(NamedTuple):
 
     seq: int
     rater_id: int
+    disabled: int
     state: State
     kind: Kind
     revision: int | None
@@ -147,6 +158,8 @@ def _read_facts(conn: sqlite3.Connection, assignment_id: str, rater_id: int) -> 
     facts = Facts(*row)
     if facts.rater_id != rater_id:
         raise NotYours(NO_SUCH)
+    if facts.disabled:
+        raise UnknownAssignment(f"user {rater_id} is disabled")
     return facts
 
 
@@ -211,7 +224,8 @@ WITH raters AS (
 turned AS (SELECT comparison_id, count(*) AS turns FROM turns GROUP BY comparison_id)
 SELECT v.assignment_id, s.comparison_id, raters.number, c.study, c.kind, c.contestant_a,
   c.contestant_b, v.choice, NULL, s.left_is, turned.turns, c.department, c.intent, c.language,
-  c.external_id, c.source, v.reason, v.ratings, v.seconds, v.revision, v.at
+  c.external_id, c.source, v.reason, v.ratings, v.seconds, v.revision, v.at,
+  EXISTS (SELECT 1 FROM flags f WHERE f.comparison_id = c.id AND f.flag = :leak)
 FROM assignments s
 JOIN votes v ON v.assignment_id = s.id
 JOIN comparisons c ON c.id = s.comparison_id
@@ -227,9 +241,50 @@ def rows(db: sqlite_utils.Database, study: str | None = None) -> Iterator[VoteRo
     """The last revision of every vote, in the order in which the pairs were given out."""
     cursor = db.conn.cursor()
     cursor.row_factory = None
-    for row in cursor.execute(_ROWS, {"study": study}):
+    for row in cursor.execute(_ROWS, {"study": study, "leak": IDENTITY_LEAK}):
         values = list(row)
         values[8] = winner_of(values[7], values[9])
         values[17] = json.loads(values[17]) if values[17] != "{}" else {}
-        values[20] = moment(values[20])
+        values[20], values[21] = moment(values[20]), bool(values[21])
         yield VoteRow(*values)
+
+
+def flag_leak(database: Database, at: datetime, comparison_id: str) -> None:
+    """Note, once, that an answer of a comparison says which model it is."""
+    with database.write() as db:
+        values = (comparison_id, IDENTITY_LEAK, iso(at))
+        if db.conn.execute("INSERT OR IGNORE INTO flags VALUES (?,?,?)", values).rowcount:
+            subject = f"comparison:{comparison_id}"
+            audit.append(db.conn, at, "system", "flag", subject, None, {"flag": IDENTITY_LEAK})
+
+
+def counted(db: sqlite_utils.Database, study: str | None, *, with_leaks: bool) -> Counted:
+    """The last revision of every vote, those that look alike counted together.
+
+    Votes on a comparison that is flagged for an identity leak are left out, unless with_leaks.
+    Three scans are joined here: SQLite would seek every row anew, twice as slow for many votes.
+    """
+    cursor = db.conn.cursor()
+    cursor.row_factory = None
+    cursor.execute("SELECT id, study, contestant_a, contestant_b, external_id FROM comparisons")
+    pairs = {row[0]: row[1:] for row in cursor if study in (None, row[1])}
+    cursor.execute(
+        "SELECT id, comparison_id, left_is, rater_id FROM assignments WHERE state = 'voted'"
+    )
+    every = [row for row in cursor if row[1] in pairs]
+    cursor.execute("SELECT comparison_id FROM flags WHERE flag = ?", (IDENTITY_LEAK,))
+    leaks = set() if with_leaks else {row[0] for row in cursor}
+    given = [row for row in every if row[1] not in leaks]
+    cursor.execute("SELECT assignment_id, choice FROM votes ORDER BY assignment_id, revision")
+    choices = dict(cursor)  # the last revision takes the place of those before
+    few = len({row[3] for row in given}) < FEWEST_RATERS
+    facts = {
+        key: (name, a, b, case_of(name, external_id, key) if few else "")
+        for key, (name, a, b, external_id) in pairs.items()
+    }
+    alike = Counter((facts[pair], choices[key], left, rater) for key, pair, left, rater in given)
+    counts = [
+        VoteCount(*fact, choice, left, rater, votes)
+        for (fact, choice, left, rater), votes in alike.items()
+    ]
+    return Counted(counts, len({row[1] for row in given}), len(every) - len(given))

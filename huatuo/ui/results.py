@@ -10,7 +10,7 @@ from huatuo.engines.pool import Pool
 from huatuo.ui import conversation, duel, figures, frame
 from huatuo.ui.text import Language, say
 from reviews import stats
-from reviews.records import VoteRow
+from reviews.records import Counted
 from reviews.store import Store
 
 ROLE: Role = "researcher"
@@ -39,31 +39,35 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
 
         def enter(request: gr.Request) -> list[Any]:
             accounts.require(request, ROLE)
-            names = sorted({vote.study for vote in store.votes()})
+            counted = store.counted_votes()
+            names = sorted({vote.study for vote in counted.votes})
             choices = [(say("results.all", language), ALL), *((name, name) for name in names)]
             return [
                 gr.update(choices=choices, value=ALL, visible=len(names) > 1),
-                report(store.votes(), titles, language),
+                report(counted, titles, language),
             ]
 
         def choose(name: str, request: gr.Request) -> str:
             accounts.require(request, ROLE)
-            return report(store.votes(name or None), titles, language)
+            return report(store.counted_votes(name or None), titles, language)
 
         demo.load(frame.guarded(enter, language), None, [study, body], **frame.QUIETLY)
         study.input(frame.guarded(choose, language), study, body, **frame.QUIETLY)
     return demo
 
 
-def report(votes: list[VoteRow], titles: dict[str, str], language: Language) -> str:
+def report(counted: Counted, titles: dict[str, str], language: Language) -> str:
     """The whole page below its title as one block of HTML."""
-    if not votes:
+    if not counted.votes:
         return conversation.block(f"<p>{say('results.empty', language)}</p>", "welcome")
-    pairs, board = stats.pairs(votes), stats.board(votes)
-    cases = len({vote.comparison_id for vote in votes})
-    counts = say("results.raters", language, raters=board.raters, votes=board.votes, cases=cases)
+    pairs, board = stats.pairs(counted.votes), stats.board(counted.votes)
+    shown = {"raters": board.raters, "votes": board.votes, "cases": counted.comparisons}
+    counts = say("results.raters", language, **shown)
     parts = [_finding(pair, titles, language) for pair in _most_voted(pairs)]
     parts.append(f'<p class="quiet">{counts}</p>')
+    if counted.left_out:
+        left_out = say("results.left_out", language, votes=counted.left_out)
+        parts.append(f'<p class="quiet">{left_out}</p>')
     parts += [_note(note, language) for note in board.notes]
     parts.append(f"<h2>{say('results.bars', language)}</h2>" + _bars(pairs, titles, language))
     parts.append(f"<h2>{say('results.ranking', language)}</h2>" + _ranking(board, titles, language))

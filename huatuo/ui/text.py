@@ -298,6 +298,10 @@ TEXT: dict[str, dict[Language, str]] = {
         "zh": "{raters} 位医生，{votes} 票，{cases} 个题目。",
         "en": "{raters} physicians, {votes} votes, {cases} cases.",
     },
+    "results.left_out": {
+        "zh": "另有 {votes} 票没有计入：那里有回答说出了自己是哪个模型。导出里都在，并有标记。",
+        "en": "{votes} more votes are left out: there an answer said which model it is. The export has them, flagged.",
+    },
     "results.export": {"zh": "导出投票（ZIP）", "en": "Export votes (ZIP)"},
     "results.table": {"zh": "数据表", "en": "Table"},
     "results.rank": {"zh": "名次", "en": "Rank"},

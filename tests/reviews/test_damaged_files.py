@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from reviews import audit, migrations
+from reviews.database import Database
 from reviews.errors import AuditBroken, SchemaTooNew, StoreDamaged, StoreReadOnly
 from reviews.export import export
-from reviews.records import Assignment
+from reviews.people import People
+from reviews.records import Assignment, PreparedPair, PreparedTurn
 from reviews.store import Store
 
 Live = Callable[..., Assignment]
@@ -88,11 +90,77 @@ def test_k9_the_database_of_another_program_is_refused(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def _step_two(db: Any) -> None:
+def _bytes_of(path: Path) -> tuple[bytes, bytes]:
+    return path.read_bytes(), path.with_name(path.name + "-wal").read_bytes()
+
+
+def _record_in_use(path: Path, rater_name: str) -> tuple[bytes, bytes]:
+    """The bytes of a record with ten pairs in the file and ten votes in its -wal."""
+    store = Store.open(path)
+    rater = People(store.database).add_user(rater_name, "physician", "h", "x").id
+    turn = (PreparedTurn("问", "甲", "乙"),)
+    store.add_prepared("s", [PreparedPair(f"c{i}", "m", "n", turn) for i in range(10)], "x")
+    store.close()
+    store = Store.open(path)
+    while (given := store.next_prepared(rater, "s")) is not None:
+        store.cast_vote(given.id, rater, "left")
+    found = _bytes_of(path)
+    store.close()
+    return found
+
+
+@pytest.fixture
+def mine_and_anothers(tmp_path: Path) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    mine = _record_in_use(tmp_path / "a" / "reviews.sqlite3", "wang")
+    return mine, _record_in_use(tmp_path / "b" / "reviews.sqlite3", "zhao")
+
+
+def _put(path: Path, file: bytes, wal: bytes | None) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(file)
+    if wal is not None:
+        path.with_name(path.name + "-wal").write_bytes(wal)
+
+
+def test_k16_without_its_wal_the_record_is_its_older_whole_self(
+    path: Path, mine_and_anothers: Any
+) -> None:
+    (file, wal), _ = mine_and_anothers
+    _put(path, file, None)
+    older = Store.open(path)
+    assert older.votes() == [] and older.studies()[0].pairs == 10
+    older.verify_audit()
+    older.close()
+    _put(path, file, wal)  # without its -shm, which SQLite makes anew
+    newer = Store.open(path)
+    assert len(newer.votes()) == 10
+    newer.verify_audit()
+    newer.close()
+
+
+def test_k16_anothers_wal_is_refused_and_neither_file_is_touched(
+    path: Path, mine_and_anothers: Any
+) -> None:
+    (file, _), (_, foreign) = mine_and_anothers
+    _put(path, file, foreign)
+    for _ in range(2):
+        with pytest.raises(StoreDamaged, match="-wal"):
+            Store.open(path)
+        assert _bytes_of(path) == (file, foreign)
+    path.with_name(path.name + "-wal").unlink()
+    restored = Store.open(path)
+    assert restored.studies()[0].pairs == 10
+    restored.verify_audit()
+    restored.close()
+
+
+def _step(db: Any) -> None:
     db["comparisons"].add_column("note", str)
 
 
-def _step_two_that_fails(db: Any) -> None:
+def _step_that_fails(db: Any) -> None:
     db["comparisons"].add_column("note", str)
     raise RuntimeError("half-way")
 
@@ -101,25 +169,25 @@ def test_k10_k12_an_older_schema_is_backed_up_and_migrated_or_left_whole(
     path: Path, store: Store, wang: int, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.cast_vote(live().id, wang, "left", reason="为什么")
-    votes = store.votes()
+    votes, newest = store.votes(), migrations.STEPS
     store.close()
 
-    monkeypatch.setattr(migrations, "STEPS", [migrations.m001_record, _step_two_that_fails])
+    monkeypatch.setattr(migrations, "STEPS", [*newest, _step_that_fails])
     with pytest.raises(RuntimeError, match="half-way"):
         Store.open(path)
     conn = sqlite3.connect(path)
-    assert conn.execute("PRAGMA user_version").fetchone()[0] == 1
+    assert conn.execute("PRAGMA user_version").fetchone()[0] == len(newest)
     assert "note" not in [row[1] for row in conn.execute("PRAGMA table_info(comparisons)")]
     conn.close()
 
-    monkeypatch.setattr(migrations, "STEPS", [migrations.m001_record, _step_two])
+    monkeypatch.setattr(migrations, "STEPS", [*newest, _step])
     again = Store.open(path)
     with again.database.read() as db:
-        assert db.conn.execute("PRAGMA user_version").fetchone()[0] == 2
+        assert db.conn.execute("PRAGMA user_version").fetchone()[0] == len(newest) + 1
         assert "note" in db["comparisons"].columns_dict
         assert [row["name"] for row in db["_sqlite_migrations"].rows] == [
-            "m001_record",
-            "_step_two",
+            *(step.__name__ for step in newest),
+            "_step",
         ]
     assert again.votes() == votes
     again.verify_audit()
@@ -130,6 +198,39 @@ def test_k10_k12_an_older_schema_is_backed_up_and_migrated_or_left_whole(
     restored = Store.open(backups[0])
     assert restored.votes() == votes
     restored.close()
+
+
+@pytest.mark.parametrize("version", range(1, len(migrations.STEPS)))
+def test_k10_every_older_schema_comes_up_to_the_newest(
+    path: Path, mine_and_anothers: Any, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file, wal), _ = mine_and_anothers
+    path.parent.mkdir()
+    with monkeypatch.context() as old:  # the old schema, filled with the rows of a newer file
+        old.setattr(migrations, "STEPS", migrations.STEPS[:version])
+        database = Database(path)
+        migrations.migrate(database)
+        _put(path.with_name("newer.sqlite3"), file, wal)
+        with database.connection().conn as conn:
+            conn.execute("ATTACH ? AS newer", (str(path.with_name("newer.sqlite3")),))
+            for table in (
+                "users",
+                "comparisons",
+                "turns",
+                "answers",
+                "assignments",
+                "votes",
+                "audit",
+            ):
+                conn.execute(f"INSERT INTO main.{table} SELECT * FROM newer.{table}")
+        database.close()
+    store = Store.open(path)
+    assert [(v.choice, v.rater) for v in store.votes()] == [("left", 1)] * 10
+    assert store.verify_audit().rows == 12
+    with store.database.read() as db:
+        assert db.conn.execute("PRAGMA user_version").fetchone()[0] == len(migrations.STEPS)
+    store.close()
+    assert len(list(path.parent.glob("*.backup"))) == 1
 
 
 def test_k11_a_newer_schema_is_refused_and_nothing_is_written(path: Path, store: Store) -> None:

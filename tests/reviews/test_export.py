@@ -187,6 +187,26 @@ def test_x2_an_export_during_votes_is_one_state(
     thread.join()
 
 
+def test_x2_a_vote_that_comes_after_the_log_was_read_is_not_exported(
+    voted: Store, wang: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = voted.next_prepared(wang, "ten")
+    assert given is not None
+    before, verify = voted.verify_audit(), module.audit.verify
+
+    def verify_then_vote(db: Any) -> Any:
+        found = verify(db)
+        busy = threading.Thread(target=voted.cast_vote, args=(given.id, wang, "left"))
+        busy.start()
+        busy.join()
+        return found
+
+    monkeypatch.setattr(module.audit, "verify", verify_then_vote)
+    manifest = export(voted.database, tmp_path / "out")
+    assert manifest.content["audit"]["last_hash"] == before.last_hash
+    assert manifest.counts["votes.csv"] == 9 == len(voted.votes()) - 1
+
+
 def test_x3_a_kill_during_an_export_leaves_no_half_folder(
     path: Path, voted: Store, tmp_path: Path
 ) -> None:

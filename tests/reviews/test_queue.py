@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reviews.errors import AssignmentClosed, BadStudy
+from reviews.errors import AssignmentClosed, BadStudy, UnknownAssignment
 from reviews.people import People
 from reviews.records import Case, PreparedPair, PreparedTurn
 from reviews.store import Store
@@ -226,3 +226,54 @@ def test_random_walks_keep_every_promise(store: Store, people: People, make_pair
         progress = store.progress(rater, "s")
         assert progress.done + progress.skipped <= progress.total
     store.verify_audit()
+
+
+def test_v10_a_pair_given_out_yesterday_goes_back_to_the_queue_and_is_given_anew(
+    store: Store, people: People, make_pair: Pairs, wang: int, li: int, clock: Any
+) -> None:
+    store.add_prepared("one", [make_pair(i) for i in range(2)], "x")
+    held = store.next_prepared(wang, "one")
+    clock.move(hours=24)
+    assert held is not None and store.next_prepared(wang, "one") == held
+    other = store.next_prepared(li, "one")
+    assert other is not None and other.comparison_id != held.comparison_id
+    clock.move(seconds=1)
+    for number in range(6):  # li's pair is held, wang's no longer: it comes first
+        rater = people.add_user(f"r{number}", "physician", "h", "x").id
+        given = store.next_prepared(rater, "one")
+        assert given is not None and given.comparison_id == held.comparison_id
+        people.disable(rater, "system")
+    anew = store.next_prepared(wang, "one")
+    assert anew is not None and (anew.id, anew.left_is) == (held.id, held.left_is)
+    assert anew.issued_at == clock.now
+    assert store.cast_vote(held.id, wang, "left") == "recorded"
+
+
+def test_v10_k15_a_clock_that_jumps_back_ends_no_pair(filled: Store, wang: int, clock: Any) -> None:
+    given = filled.next_prepared(wang, "ten")
+    assert given is not None
+    clock.move(days=-365)
+    assert filled.next_prepared(wang, "ten") == given
+    assert filled.cast_vote(given.id, wang, "left") == "recorded"
+
+
+def test_v14_a_disabled_raters_vote_is_refused_and_the_pair_goes_back_to_the_queue(
+    store: Store, people: People, make_pair: Pairs, wang: int, li: int
+) -> None:
+    store.add_prepared("one", [make_pair(i) for i in range(2)], "x")
+    held = store.next_prepared(wang, "one")
+    assert held is not None
+    voted = store.next_prepared(li, "one")
+    assert voted is not None and voted.comparison_id != held.comparison_id
+    people.disable(wang, "system")
+    with pytest.raises(UnknownAssignment, match="disabled"):
+        store.cast_vote(held.id, wang, "left")
+    with store.database.read() as db:
+        assert db["votes"].count == 0
+    for number in range(6):  # li's pair is still open, wang's lies with nobody: it comes first
+        rater = people.add_user(f"r{number}", "physician", "h", "x").id
+        given = store.next_prepared(rater, "one")
+        assert given is not None and given.comparison_id == held.comparison_id
+        people.disable(rater, "system")
+    people.enable(wang, "system")
+    assert store.cast_vote(held.id, wang, "left") == "recorded"

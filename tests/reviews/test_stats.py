@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import math
 import random
 import time
+import tracemalloc
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +17,10 @@ import numpy as np
 import pytest
 
 from reviews import stats
-from reviews.records import VoteRow, winner_of
+from reviews.people import People
+from reviews.records import CHOICES, PreparedPair, PreparedTurn, VoteRow, winner_of
 from reviews.stats import Board, board, davidson, pairs, wilson
+from reviews.store import Store
 
 PUDDING = """1,2,19,22,16; 1,3,16,19,12; 2,3,19,19,10; 1,4,18,23,13; 2,4,23,19,9; 3,4,19,20,15;
 1,5,13,19,18; 2,5,16,20,12; 3,5,16,15,17; 4,5,17,14,16; 1,6,18,21,12; 2,6,22,20,12; 3,6,13,18,10;
@@ -328,3 +332,64 @@ def test_k18_a_hundred_thousand_votes_are_scored_within_a_second_or_so() -> None
     counted = pairs(votes)
     assert time.process_time() - began < 3  # CPU seconds; about 0.6 on a free core
     assert len(found.ratings) == 20 and len(counted) == 190
+
+
+@pytest.mark.parametrize("raters", [3, 7])
+def test_counted_votes_say_what_the_votes_say(store: Store, people: People, raters: int) -> None:
+    rng = random.Random(raters)
+    for study, names in (("one", ("x", "y", "z")), ("two", ("x", "w"))):
+        for number, (a, b) in enumerate(itertools.combinations(names, 2)):
+            turn = (PreparedTurn("问", "甲", "乙"),)
+            filed = [PreparedPair(f"c{i}", a, b, turn) for i in range(4 + number)]
+            store.add_prepared(study, filed, "x")
+    for number in range(raters):
+        rater = people.add_user(f"r{number}", "physician", "h", "x").id
+        for study in ("one", "two"):
+            while (given := store.next_prepared(rater, study)) is not None:
+                if rng.random() < 0.1:
+                    store.skip(given.id, rater)
+                    continue
+                for revision in range(rng.choice([1, 1, 2, 3])):
+                    choice = rng.choice(CHOICES)
+                    store.cast_vote(given.id, rater, choice, revise=revision > 0)
+    for study in (None, "one", "two", "nothing"):
+        votes = store.votes(study)
+        counted, cases, _ = store.counted_votes(study)
+        assert sum(count.votes for count in counted) == len(votes)
+        assert cases == len({v.comparison_id for v in votes})
+        assert {count.study for count in counted} == {v.study for v in votes}
+        assert pairs(counted) == pairs(votes)
+        one, two = board(votes), board(counted)
+        assert one == dataclasses.replace(
+            two, ratings=one.ratings, side_effect=one.side_effect, tie=one.tie
+        )
+        assert two.tie == pytest.approx(one.tie)
+        for r, s in zip(one.ratings, two.ratings, strict=True):
+            assert (r.name, r.votes, r.group, r.rank) == (s.name, s.votes, s.group, s.rank)
+            assert dataclasses.astuple(r.score) == pytest.approx(dataclasses.astuple(s.score))
+        if one.side_effect is not None and two.side_effect is not None:
+            effects = (one.side_effect, two.side_effect)
+            first, second = (dataclasses.astuple(effect) for effect in effects)
+            assert first == pytest.approx(second)
+
+
+def test_k18_counting_again_and_again_keeps_no_memory(
+    store: Store, people: People, make_pair: Any
+) -> None:
+    store.add_prepared("s", [make_pair(i) for i in range(40)], "x")
+    rater = people.add_user("r", "physician", "h", "x").id
+    while (given := store.next_prepared(rater, "s")) is not None:
+        store.cast_vote(given.id, rater, "left")
+    board(store.counted_votes().votes)
+    tracemalloc.start()
+    try:
+        sizes = []
+        for _ in range(30):
+            counted = store.counted_votes().votes
+            board(counted)
+            pairs(counted)
+            gc.collect()
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert sizes[-1] - sizes[5] < 20_000  # bytes

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from reviews import votes
 from reviews.errors import (
     AlreadyVoted,
     AssignmentClosed,
@@ -60,8 +61,12 @@ def test_v1_v3_a_second_click_changes_nothing(
     assert snapshot(store) == before
 
 
-def test_v2_twenty_votes_at_once_are_one_vote(store: Store, wang: int, live: Live) -> None:
-    given = live()
+@pytest.mark.parametrize("kind", ["live", "prepared"])
+def test_v2_twenty_votes_at_once_are_one_vote(
+    filled: Store, wang: int, live: Live, kind: str
+) -> None:
+    store, given = filled, live() if kind == "live" else filled.next_prepared(wang, "ten")
+    assert given is not None
     outcomes: list[str] = []
     threads = [
         threading.Thread(target=lambda: outcomes.append(store.cast_vote(given.id, wang, "tie")))
@@ -75,6 +80,25 @@ def test_v2_twenty_votes_at_once_are_one_vote(store: Store, wang: int, live: Liv
     with store.database.read() as db:
         assert db["votes"].count == 1
         assert db["audit"].count_where("action = 'vote'") == 1
+
+
+def test_v2_a_vote_that_comes_between_looking_and_writing_is_seen(
+    filled: Store, wang: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = filled.next_prepared(wang, "ten")
+    assert given is not None
+    look, outcomes = votes._read_facts, []
+
+    def look_and_be_overtaken(*args: Any) -> votes.Facts:
+        facts = look(*args)
+        monkeypatch.setattr(votes, "_read_facts", look)
+        outcomes.append(filled.cast_vote(given.id, wang, "left"))
+        return facts
+
+    monkeypatch.setattr(votes, "_read_facts", look_and_be_overtaken)
+    outcomes.append(filled.cast_vote(given.id, wang, "left"))
+    assert outcomes == ["recorded", "same"]
+    filled.verify_audit()
 
 
 def test_v4_v17_another_choice_is_a_conflict_until_the_rater_revises(
