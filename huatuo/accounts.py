@@ -28,7 +28,7 @@ from reviews.database import DEFAULT_NAME, Database
 from reviews.errors import RecordError
 from reviews.migrations import migrate
 from reviews.people import Invitation, People, SessionRow
-from reviews.records import utcnow
+from reviews.records import clean_text, utcnow
 
 Role = Literal["visitor", "physician", "researcher", "admin"]
 Language = Literal["zh", "en"]
@@ -146,6 +146,7 @@ class Accounts:
         place = "sign-in-from:" + digest(remote)[:32]
         if self.people.failures(place, since) >= ADDRESS_FAILURES:
             raise TooFast("too many wrong passwords from this address; wait some minutes")
+        name = clean_text(name[:200]).strip()[:64]  # as the record reads it: one name, one count
         key = "sign-in:" + digest(_key(name))[:32]
         with self._counting:  # count before looking, or parallel guesses pass the limit
             if self.people.failures(key, since) >= self.config.sign_in_failures:
@@ -153,7 +154,7 @@ class Accounts:
                     f"too many wrong passwords; wait {self.config.lock_minutes} minutes"
                 )
             self.people.add_failure(key, self._now())
-        user = self.people.user_named(name.strip()[:64])
+        user = self.people.user_named(name)
         right = self._verify(user.password_hash if user else self._nobody, password)
         if user is None or not right or user.disabled_at is not None or user.role not in ROLES:
             self.people.add_failure(place, self._now())

@@ -71,13 +71,15 @@ class Refusal(Exception):
 class Rule:
     """One allowed route. who: the least role, None for anyone, also without a session.
 
-    kind: document (a page, answers with redirects), event (Gradio's calls) or file.
+    kind: document (a page, answers with redirects), event (Gradio's calls) or file. limit: the name
+    of the allowance in huatuo/accounts.py that each request takes from.
     """
 
     methods: str
     path: str
     who: Role | None
     kind: Literal["document", "event", "file"] = "file"
+    limit: str | None = None
 
     def allows(self, method: str, path: str) -> bool:
         """Whether this is the rule for the request; HEAD counts as GET."""
@@ -128,8 +130,15 @@ class Border(Step):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
+        failed: list[Message] = []  # an inner app answers 500 in its own words before it raises
 
         async def sealed(message: Message) -> None:
+            if failed or (message["type"] == "http.response.start" and message["status"] == 500):
+                failed.append(message)
+            else:
+                await passed(message)
+
+        async def passed(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
@@ -144,17 +153,20 @@ class Border(Step):
 
         try:
             await self.app(scope, receive, sealed)
+            for message in failed:
+                await passed(message)
         except Exception as error:
             if begun:
                 raise
-            await self._answer(error, scope)(scope, receive, sealed)
+            await self._answer(error, scope)(scope, receive, passed)
 
     def _answer(self, error: Exception, scope: Scope) -> Response:
         status = status_of(error)
         code = CODES[status]
         if status == 500:
             code = f"{code}-{secrets.token_hex(3)}"
-            log.error("%s: %s %s", code, scope["method"], scope["path"], exc_info=error)
+            path = re.sub(r"(/invite/).*", r"\1…", scope["path"])  # a link not used yet is a secret
+            log.error("%s: %s %s", code, scope["method"], path, exc_info=error)
         headers = Headers(scope=scope)
         # A refused body is still on the wire: the connection cannot serve another request.
         extra = {"connection": "close"} if status in (408, 413) else None
@@ -204,7 +216,8 @@ class Hosts(Step):
         kept = [
             (name, value)
             for name, value in scope["headers"]
-            if not name.startswith(b"x-forwarded-") and name not in (b"forwarded", b"x-real-ip")
+            if not name.startswith((b"x-forwarded-", b"x-gradio-"))
+            and name not in (b"forwarded", b"x-real-ip")
         ]
         await self.app({**scope, "headers": kept, "scheme": scheme}, receive, send)
 
@@ -216,7 +229,10 @@ class Bodies(Step):
         if scope["method"] in SAFE_METHODS:
             await self.app(scope, receive, send)
             return
-        length = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "0")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise Refusal(400)  # two lengths: a proxy may have believed the other one
         if not length.isdigit() or int(length[:12]) > BODY_LIMIT:
             raise Refusal(413)
         try:

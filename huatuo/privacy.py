@@ -56,9 +56,18 @@ _NO_NAME = (
     "|程序|顾客|郁闷|严重|安排|党员|牛皮|牛奶|林场|梅毒|周围|周身|周六|周日|周一|周二|周三|周四|周五|叶酸|华人|房颤|房东"
     "|边缘|吉林|河南|易怒|易感|易胖|易过|易出|易疲|文员|文化|童年|康复|项目|曲张|游泳|阳性|阳痿|阴性|卫生|盛夏|寒战|谈恋"
     "|史前|武汉|江苏|江西|广东|段时|宫颈|宫外|宫寒|谢谢|祝好|陶瓷|苏州|钱不|毛囊|毛发|齐鲁|温州|石家|秦皇|汪汪|洪水"
+    "|高[原管大兴位压频能分]|金属|司[机法]|符合|常[打失出感觉吃喝熬加用伴发流自头口服饮吸久]|时[好轻重断发]|易[惊醒紧疲激饿困累倦流发呕]"
+    "|曾[流住手骨做服接诊行用吃出发怀摔被去]|于[早当傍夜外门急医去该]|于家[中里]|单[独亲边眼手]|连[日夜天]|查[无未不过房找]|安[睡抚好慰]"
+    "|谈[吐话]|全[无程清都家]|向[左右我前后上下]|关[心注]|焦[虑躁急]|冷[静清过]|温[顺和热]|景况|乔迁|燕麦|古板|杨梅|颜[面色]|康健|解[手便释]|辛苦|包茎"
 )
-_AFTER_NAME = r"(?=[^\u4e00-\u9fff]|$|今年|现年|男|女|来自|住|电话|手机|身份|患|因|于|的|是|有|得|，|年龄|岁|我|想|最近|这|在|医生)"
-_NAME = rf"(?:(?:{_DOUBLE})[\u4e00-\u9fff]{{1,2}}?|(?!{_NO_NAME})[{SURNAMES}](?:[\u4e00-\u9fff]|·){{1,3}}?)"
+# Never in a given name, and the end of many illnesses ("患者高脂血症") or of what somebody did.
+_NOT_GIVEN = (
+    "病症炎癌瘤痛疼肿胀痒疹疮痰咳喘晕昏吐泻便尿血糖压酸醇脂钾钙钠肝肾肺脾胃肠骨腰膝腿脚肘踝髋颈胸腹疱溃疡咽喉鼻眼耳牙舌唇皮肤肌孕胎乳"
+    "癣瘫痿痹疸痔疝疟痢痘痣疤痂疲菌毒药酶虑躁睡眠醒鼾坏院诊术产点茎反撇偏急手苦抚说斑额面背囊了着过的得很不没也都就还被把吗呢吧么我你她他"
+)
+_AFTER_NAME = r"(?=[^\u4e00-\u9fff]|$|今年|现年|男|女|来自|住|电话|手机|身份|患|因|于|的|是|有|得|，|年龄|岁|我|想|最近|这|在|医生|头[痛疼晕昏]|腹|胸|咳|发[烧热]|昨|前)"
+_GIVEN = rf"(?![{_NOT_GIVEN}])[\u4e00-\u9fff·]"
+_NAME = rf"(?:(?:{_DOUBLE})(?:{_GIVEN}){{1,2}}?|(?!{_NO_NAME})[{SURNAMES}](?:{_GIVEN}){{1,3}}?)"
 _PROVINCE = (
     "北京|天津|上海|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南|四川|贵州|云南"
     "|陕西|甘肃|青海|台湾|内蒙古|广西|西藏|宁夏|新疆|香港|澳门"
@@ -169,8 +178,14 @@ def _old(match: re.Match[str]) -> str | None:
     return "90+" if int(match["it"]) > 89 else None
 
 
+def _over(_: re.Match[str]) -> str:
+    return "90+"
+
+
+_NUMERALS = "〇零一二三四五六七八九十"
 _D = r"(?<![\d.])"
 _E = r"(?!\d|\.\d)"
+_ONE_AGE = r"(?<![\d.≥>])(?<!\d[~～-])(?<!大于)(?<!超过)"
 _MONTHS = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
     r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
@@ -183,6 +198,8 @@ def _rule(
 ) -> tuple[str, re.Pattern[str], Replace]:
     return kind, re.compile(pattern), replace or _always(kind)
 
+
+_INSIDE = "肠尿吸化耳阴食气胆鼻产精泪心手家夜肺腔这那哪嘴眼肚胃村城水屋房"  # 尿道3组, 肺里2号结节
 
 # Order matters: what is longest and surest comes first, and a placeholder is never read again.
 _RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
@@ -198,7 +215,7 @@ _RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
     ),
     _rule("id_card", _D + r"\d{17}[\dXx](?![\dA-Za-z])", _if("id_card", is_id_number)),
     _rule("id_card", r"(?:身份证|证件)" + _SAYS + r"(?P<it>\d{14,17}[\dXx])"),
-    _rule("id_card", _D + r"\d{6} \d{8} \d{3}[\dXx](?![\dA-Za-z])"),
+    _rule("id_card", _D + r"\d{6}([ -])\d{8}\1\d{3}[\dXx](?![\dA-Za-z])"),
     _rule("id_card", _D + r"\d{15}" + _E, _if("id_card", is_id_number)),
     _rule("passport", r"(?:护照|passport|通行证)" + _SAYS + r"(?P<it>[A-Za-z]{1,2}\d{7,8})(?!\d)"),
     _rule("passport", r"(?<![A-Za-z0-9])(?:[EeGg]\d{8}|E[A-Z]\d{7})(?![A-Za-z0-9])"),
@@ -214,6 +231,7 @@ _RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
         "record",
         rf"(?i){_EN}(?:MRN|medical record|record|patient id|chart|admission|insurance|policy)(?: no\.?| number| #| id)?\s*(?:is|[:#])\s*(?P<it>(?=[a-z0-9-]*\d){_TOKEN})",
     ),
+    _rule("record", rf"(?i){_EN}MRN ?#? ?(?P<it>\d{{5,12}})(?!\d)"),
     _rule("account", r"(?i)(?<![a-z])(?:QQ群?|企鹅|扣扣)" + _SAYS + r"(?P<it>[1-9]\d{4,11})(?!\d)"),
     _rule(
         "account",
@@ -221,15 +239,21 @@ _RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
         + _SAYS
         + r"(?P<it>[a-zA-Z0-9][a-zA-Z0-9_-]{4,19})(?![a-zA-Z0-9_-])",
     ),
+    _rule("account", r"加\s?[vV]信?[:：\s]+(?P<it>[A-Za-z](?=[A-Za-z_-]*\d)[\w-]{4,19})(?![\w-])"),
     _rule("account", r"(?:支付宝|银行账?号|账号|帐号|账户)" + _SAYS + r"(?P<it>\d[\d -]{7,24}\d)"),
+    _rule("phone", _D + r"1([ -])[3-9](?:\1\d){9}" + _E),
     _rule(
-        "phone", _D + r"(?:(?:\+|00)?86[- ]?)?1[3-9]\d(?:\d{8}|[- ]\d{4}[- ]\d{4}|[- ]\d{8})" + _E
+        "phone",
+        r"(?<![零〇一二三四五六七八九幺])[一幺][三四五六七八九][零〇一二三四五六七八九幺]{9}",
+    ),
+    _rule(
+        "phone", _D + r"(?:(?:\+|00)?86[- ]?)?1[3-9]\d(?:\d{8}|[- .]\d{4}[- .]\d{4}|[- ]\d{8})" + _E
     ),
     _rule(
         "phone",
         r"(?<![\d.-])\(?0(?:10|2\d|[3-9]\d{2})\)?[- ]?[2-9]\d{6,7}(?:(?:转|-|ext)\d{1,6})?" + _E,
     ),
-    _rule("phone", r"(?<![\d.-])(?:400|800)[- ]?\d{3}[- ]?\d{4}" + _E),
+    _rule("phone", r"(?<![\d.-])(?:400|800)[- ]?\d{3}[- ]?\d{4}(?![A-Za-z])" + _E),
     _rule(
         "phone",
         r"(?:电话|手机|座机|联系方式|传真|(?i:phone|mobile|tel|fax|call me at))"
@@ -238,7 +262,7 @@ _RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
         + _E,
     ),
     _rule("phone", r"(?<![\d.+-])\+\d{1,3}[ -]?\(?\d{1,4}\)?(?:[ -]?\d{2,4}){2,4}" + _E),
-    _rule("phone", r"(?<![\d.-])\(?[2-9]\d{2}\)?[ -]\d{3}-\d{4}(?![\d-])"),
+    _rule("phone", r"(?<![\d.-])\(?[2-9]\d{2}\)?[ -]\d{3}-\d{4}(?![\dA-Za-z-])"),
     _rule("id_card", _D + r"\d{3}-\d{2}-\d{4}(?![\d-])"),
     _rule("bank_card", _D + r"\d(?:[ -]?\d){14,18}" + _E, _if("bank_card", is_card_number)),
     _rule("bank_card", r"(?:银行卡|信用卡|卡号)" + _SAYS + r"(?P<it>\d(?:[ -]?\d){11,18})" + _E),
@@ -263,6 +287,17 @@ _RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
         r"(?:生于|出生|生日|日期|时间)\D{0,4}?(?P<it>(?P<y>(?:19|20)\d\d)(?P<m>0\d|1[0-2])(?P<d>[0-3]\d))(?!\d)",
         _year_only,
     ),
+    _rule(
+        "date",
+        _D
+        + r"(?P<y>(?:19|20)\d\d)(?P<m>0\d|1[0-2])(?P<d>[0-3]\d)(?=入院|出院|手术|就诊|复查|确诊|出生)",
+        _year_only,
+    ),
+    _rule("date", r"(?<!\d)\d\d年\s?(?:1[0-2]|0?[1-9])月(?:3[01]|[12]\d|0?[1-9])[日号]"),
+    _rule(
+        "date",
+        rf"(?:[{_NUMERALS}]{{2,4}}年)?(?<![{_NUMERALS}])[{_NUMERALS}]{{1,2}}月[{_NUMERALS}]{{1,3}}[日号]",
+    ),
     _rule("date", r"(?<![\d年.])(?:1[0-2]|0?[1-9])月(?:3[01]|[12]\d|0?[1-9])[日号](?!线)"),
     _rule(
         "date",
@@ -276,15 +311,22 @@ _RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
     ),
     _rule(
         "date",
-        r"(?<![\d./-])(?:1[0-2]|0?[1-9])/(?:3[01]|[12]\d|0?[1-9])/(?P<y>(?:19|20)\d\d)(?![\d/])",
+        r"(?<![\d./-])(?:1[0-2]|0?[1-9])([/-])(?:3[01]|[12]\d|0?[1-9])\1(?P<y>(?:19|20)\d\d)(?![\d/-])",
         _english_year_only,
     ),
-    _rule("age", r"(?<![\d.])(?P<it>9\d|1[0-2]\d)\s?(?:周岁|岁)(?!以|的?范围)", _old),
+    _rule("age", _ONE_AGE + r"(?P<it>9\d|1[0-2]\d)\s?(?:周岁|岁)(?!及?以|的?范围)", _old),
+    _rule("age", r"年龄\s*(?:是|为|[:：])?\s*(?P<it>9\d|1[0-2]\d)(?![\d.%+~～-]|及?以)", _old),
+    _rule(
+        "age",
+        r"(?:九十[一二三四五六七八九]?|一百[零一二]?十?[一二三四五六七八九]?)(?=岁(?!及?以))",
+        _over,
+    ),
+    _rule("age", _ONE_AGE + r"(?P<it>9\d|1[0-2]\d) ?(?:yo|y/o|YO)(?![A-Za-z])", _old),
     _rule("age", r"(?i)(?<![\d.])(?P<it>9\d|1[0-2]\d)[ -](?:years?|yrs?)[ -]old", _old),
-    _rule("age", rf"(?i){_EN}(?:aged?|age is|age:)\s?(?P<it>9\d|1[0-2]\d)(?![\d%-])", _old),
+    _rule("age", rf"(?i){_EN}(?:aged?|age is|age:)\s?(?P<it>9\d|1[0-2]\d)(?![\d%+-])", _old),
     _rule(
         "address",
-        rf"(?:(?:{_PROVINCE})(?:省|市|自治区|壮族自治区|维吾尔自治区|回族自治区|特别行政区)?)?(?:[\u4e00-\u9fff]{{2,7}}?[市州盟])?(?:[\u4e00-\u9fff]{{1,7}}?[区县旗市])?(?:[\u4e00-\u9fff]{{1,8}}?(?:镇|乡|街道))?[\u4e00-\u9fffA-Za-z0-9]{{1,10}}?(?:路|街|大道|巷|弄|胡同|村|里|道)(?:[\u4e00-\u9fff]{{0,4}}?)\d{{1,5}}(?:号|弄|组)(?!线)(?:院|楼)?[\u4e00-\u9fff]{{0,8}}?(?:\d{{1,4}}[号栋幢座楼室单元层-]{{1,2}}){{0,4}}(?:\d{{1,5}}室?)?",
+        rf"(?:(?:{_PROVINCE})(?:省|市|自治区|壮族自治区|维吾尔自治区|回族自治区|特别行政区)?)?(?:[\u4e00-\u9fff]{{2,7}}?[市州盟])?(?:[\u4e00-\u9fff]{{1,7}}?[区县旗市])?(?:[\u4e00-\u9fff]{{1,8}}?(?:镇|乡|街道))?[\u4e00-\u9fffA-Za-z0-9]{{1,10}}?(?:(?<![通])路|街|大道|巷|弄|胡同|村|(?<![{_INSIDE}])[里道])(?:[\u4e00-\u9fff]{{0,4}}?)\d{{1,5}}(?:号|弄|组)(?!线)(?:院|楼)?[\u4e00-\u9fff]{{0,8}}?(?:\d{{1,4}}[号栋幢座楼室单元层-]{{1,2}}){{0,4}}(?:\d{{1,5}}室?)?",
     ),
     _rule(
         "address",
@@ -308,14 +350,25 @@ _RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
     ),
     _rule(
         "name",
-        rf"(?:我(?:的)?名字(?:是|叫)?|名叫|我叫|本人叫|他叫|她叫|(?:孩子|宝宝|儿子|女儿|老公|老婆|妈妈|爸爸|母亲|父亲)叫|叫做)\s*(?P<it>{_NAME}|[\u4e00-\u9fff]{{2,3}}(?=[\s,，。;；]|$))(?:{_AFTER_NAME})",
+        rf"(?:我(?:的)?名字(?:是|叫)?|名叫|我叫|本人叫|他叫|她叫|(?:孩子|宝宝|儿子|女儿|老公|老婆|妈妈|爸爸|母亲|父亲)叫|叫做)\s*(?P<it>{_NAME}|[\u4e00-\u9fff]{{1,6}}·[\u4e00-\u9fff]{{1,6}}?|[\u4e00-\u9fff]{{2,3}}(?=[\s,，。;；]|$))(?:{_AFTER_NAME})",
     ),
     _rule(
         "name",
-        rf"(?:我是|本人|患者|病人|患儿|家属)(?:[:：]|\s)?(?P<it>{_NAME})(?=[\s,，。;；、:：]|$|今年|现年|[男女](?:[,，\s]|性)|\d)",
+        rf"(?:我是|本人|患者|病人|患儿|家属)(?:[:：]|\s)?(?P<it>{_NAME})(?=[\s,，。;；、:：]|$|今年|现年|[男女](?:[,，\s]|性)|\d"
+        r"|因|主诉|自述|既往|入院|来院|就诊|来诊|头[痛疼晕]|的[妈爸爷奶父母儿女丈妻姐妹哥弟孙])",
     ),
     _rule(
         "name",
-        r"(?:(?i:my name is|i am called|patient name:?|name:|this is (?:mr|mrs|ms|dr)\.?)|(?:Mr|Mrs|Ms)\.) ?(?P<it>[A-Z][a-z]+(?:[ -][A-Z][a-z]+){0,2})",
+        rf"(?:妈妈|爸爸|母亲|父亲|爷爷|奶奶|外公|外婆|儿子|女儿|老公|老婆|丈夫|妻子|孩子|宝宝)(?P<it>{_NAME})(?=今年|现年|[,，]?\s?\d{{1,3}}岁)",
+    ),
+    _rule("name", rf"(?:^|[\n。；;])\s*(?P<it>{_NAME})(?=[,，、\s]\s*[男女](?:[,，、\s]|性))"),
+    _rule(
+        "name",
+        r"(?:(?i:my name is|i am called|patient name:?|(?<!drug )(?<!brand )(?<!medicine )(?<!generic )name:|this is (?:mr|mrs|ms|dr)\.?)|(?:Mr|Mrs|Ms)\.) ?(?P<it>[A-Z][a-z]+(?:[ -][A-Z][a-z]+){0,2})",
+    ),
+    _rule(
+        "name",
+        rf"{_EN}(?:I am|I'm|Patient:?) (?P<it>(?![A-Z][a-z]+ing )[A-Z][a-z]+ [A-Z][a-z]+)"
+        r"(?=[,;.]|$| and | from | has | is | complain| present)",
     ),
 )

@@ -129,7 +129,7 @@ def to_html(text: str) -> str:
 
 def plain(text: str) -> str:
     """The text escaped, for element content and quoted attributes; newlines as <br>."""
-    return html.escape(text).replace("\r\n", "\n").replace("\n", "<br>")
+    return re.sub(r"\r\n?|\n", "<br>", html.escape(text))
 
 
 def hide_names(text: str, names: Iterable[str]) -> str:

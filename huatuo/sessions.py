@@ -6,7 +6,7 @@ They stand inside those of huatuo/guard.py: Sessions, then OwnEvents.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -58,6 +58,8 @@ class Sessions(Step):
             there = f"/{language}/sign-in?{urlencode({'next': scope['path']})}"
             await RedirectResponse(there, 303)(scope, receive, send)
             return
+        if rule.limit is not None:
+            await run_in_threadpool(self._accounts.allow, session, rule.limit)
         if rule.kind == "document":
             await run_in_threadpool(self._accounts.touch, token)
         await self.app({**scope, "huatuo.session": session}, receive, send)
@@ -110,8 +112,15 @@ class OwnEvents(Step):
     """Ties Gradio's session_hash, which the browser makes up, to the session that sends it.
 
     The hash is replaced by one derived from it and the session's owner, in query, path and body: who
-    sends somebody else's hash reaches only a place of their own.
+    sends somebody else's hash reaches only a place of their own. A function that the page does not
+    have is 404; Gradio would answer with a trace in the log.
+
+    functions: the numbers of each page's functions, by the page's path.
     """
+
+    def __init__(self, app: ASGIApp, functions: Mapping[str, Container[int]]) -> None:
+        super().__init__(app)
+        self._functions = functions
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         rule: Rule = scope["huatuo.rule"]
@@ -129,7 +138,9 @@ class OwnEvents(Step):
             scope["path"] = before + mark + own_hash(session, given)
             scope["raw_path"] = scope["path"].encode()
         if scope["method"] == "POST":
-            body = own_body(session, await read_body(receive) or b"", Headers(scope=scope))
+            known = self._functions.get(scope["path"].partition("/gradio_api/")[0], ())
+            body = await read_body(receive) or b""
+            body = own_body(session, body, Headers(scope=scope), known)
             headers = MutableHeaders(raw=list(scope["headers"]))
             headers["content-length"] = str(len(body))
             if "transfer-encoding" in headers:
@@ -146,8 +157,13 @@ def own_hash(session: Session, given: str) -> str:
     return hashlib.sha256(f"{session.owner}\0{given}".encode()).hexdigest()[:32]
 
 
-def own_body(session: Session, body: bytes, headers: Headers) -> bytes:
-    """A Gradio call with its session_hash made the session's own; refuses (422) doubtful JSON."""
+def own_body(
+    session: Session, body: bytes, headers: Headers, functions: Container[int] | None = None
+) -> bytes:
+    """A Gradio call with its session_hash made the session's own.
+
+    Refuses doubtful JSON (422) and, if `functions` are given, a number that is not of them (404).
+    """
     if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise Refusal(422)
     try:
@@ -157,7 +173,13 @@ def own_body(session: Session, body: bytes, headers: Headers) -> bytes:
     if not isinstance(call, dict) or not isinstance(call.get("session_hash"), str):
         raise Refusal(422)
     call["session_hash"] = own_hash(session, call["session_hash"])
-    return json.dumps(call).encode()
+    number = call.get("fn_index")
+    if functions is not None and (type(number) is not int or number not in functions):
+        raise Refusal(404)
+    try:
+        return json.dumps(call, allow_nan=False).encode()
+    except (ValueError, RecursionError):  # 1e999 was read as infinity
+        raise Refusal(422) from None
 
 
 def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

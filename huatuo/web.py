@@ -22,7 +22,7 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -74,12 +74,16 @@ class Page:
 
 @dataclass(frozen=True)
 class Route:
-    """A further route of the app, such as a download. path may hold {language} and other fields."""
+    """A further route of the app, such as a download. path may hold {language} and other fields.
+
+    limit: the name of the allowance in huatuo/accounts.py that each request takes from.
+    """
 
     path: str
     endpoint: Callable[..., Any]
     role: Role
     methods: tuple[str, ...] = ("GET",)
+    limit: str | None = None
 
 
 def route_table(pages: Sequence[Page], routes: Sequence[Route] = ()) -> list[Rule]:
@@ -112,7 +116,8 @@ def route_table(pages: Sequence[Page], routes: Sequence[Route] = ()) -> list[Rul
         ]
     for route in routes:
         pattern = compile_path(route.path)[0].pattern
-        table.append(Rule(" ".join(route.methods), pattern, route.role, "document"))
+        methods = " ".join(route.methods)
+        table.append(Rule(methods, pattern, route.role, "document", route.limit))
     return table
 
 
@@ -128,6 +133,7 @@ def build_app(
         lifespan=_lifespan(accounts, lifespan), openapi_url=None, docs_url=None, redoc_url=None
     )
     titles = {page.name: page.role for page in pages}
+    functions: dict[str, Container[int]] = {}  # filled as the pages are mounted, below
     app.include_router(signin.router(accounts, titles))
     for route in routes:
         app.add_api_route(
@@ -137,7 +143,7 @@ def build_app(
     # Its presence makes Gradio leave out its own, generous cross-origin headers.
     app.add_middleware(CORSMiddleware, allow_origins=[])
     app.add_middleware(Document)
-    app.add_middleware(OwnEvents)
+    app.add_middleware(OwnEvents, functions=functions)
     app.add_middleware(Sessions, accounts=accounts, again_page=signin.again_page)
     app.add_middleware(Origins)
     app.add_middleware(AllowList, rules=route_table(pages, routes))
@@ -146,7 +152,7 @@ def build_app(
     app.add_middleware(Border, config=config, error_page=signin.error_page)
     for language in LANGUAGES:
         for page in pages:
-            _mount(app, accounts, page, language)
+            functions[f"/{language}/{page.name}"] = _mount(app, accounts, page, language)
     return app
 
 
@@ -250,7 +256,8 @@ def _without_spare_apps() -> Iterator[None]:
         gradio_app.create_app = staticmethod(made)
 
 
-def _mount(app: FastAPI, accounts: Accounts, page: Page, language: Language) -> None:
+def _mount(app: FastAPI, accounts: Accounts, page: Page, language: Language) -> Container[int]:
+    """Puts a page under its path; returns the numbers of its functions."""
     with _without_spare_apps():
         blocks = page.build(language)
         blocks.max_threads = 64
@@ -274,6 +281,7 @@ def _mount(app: FastAPI, accounts: Accounts, page: Page, language: Language) -> 
         pwa=False,
         mcp_server=False,
     )
+    return frozenset(blocks.fns)
 
 
 class Document(Step):

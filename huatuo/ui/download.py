@@ -25,4 +25,4 @@ def route(store: Store) -> web.Route:
             headers={"content-disposition": 'attachment; filename="huatuo-votes.zip"'},
         )
 
-    return web.Route(PATH, answer, ROLE)
+    return web.Route(PATH, answer, ROLE, limit="export")

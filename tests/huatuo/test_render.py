@@ -142,6 +142,14 @@ def test_plain_text_is_escaped_once() -> None:
     assert plain("a<b>\n&\"'") == "a&lt;b&gt;<br>&amp;&quot;&#x27;"
 
 
+def test_no_line_break_of_any_kind_ends_the_block_around_a_text() -> None:
+    """The page's Markdown reads two CR as a blank line, and what follows as Markdown, with links."""
+    evil = "a\r\r[x](http://evil.example)\r\n\r\n![x](http://evil.example)"
+    for source in (evil, "`" + evil, "```\n" + evil, "x" * 60_000 + evil):
+        assert "\r" not in plain(source) + to_html(source)
+        assert "\n" not in plain(source)
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

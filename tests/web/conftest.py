@@ -106,7 +106,7 @@ def explode() -> None:
 
 
 ROUTES = (
-    Route("/{language}/export", download, "researcher"),
+    Route("/{language}/export", download, "researcher", limit="export"),
     Route("/{language}/explode", explode, "visitor"),
 )
 

@@ -152,6 +152,17 @@ def test_an_account_is_locked_after_five_wrong_passwords(book: Accounts, clock: 
     assert book.sign_in("王医生", PASSWORD, "here")
 
 
+def test_no_spelling_of_a_name_gets_guesses_of_its_own(book: Accounts) -> None:
+    join(book, "Dr Wang")
+    spellings = ("dr wang", "Dr Wang\x01", "\u202eDr Wang", "Dr Wang" + " " * 60 + "x", "Ｄr Wang")
+    for spelling in spellings:  # the record finds the same account under each of them
+        with pytest.raises(NotSignedIn):
+            book.sign_in(spelling, "not the password", "here")
+    for spelling in ("Dr Wang", *spellings, "Dr\u200e Wang"):
+        with pytest.raises(LockedOut):
+            book.sign_in(spelling, PASSWORD, "elsewhere")
+
+
 def test_parallel_guesses_do_not_pass_the_limit(book: Accounts) -> None:
     join(book)
 

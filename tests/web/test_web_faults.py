@@ -52,6 +52,24 @@ def test_a_physician_cannot_call_the_admins_functions_by_number_or_name(site: An
         assert client.get("/zh/admin/").headers["location"].startswith("/zh/sign-in?next=")
 
 
+def test_a_function_that_a_page_does_not_have_is_404(site: Any, caplog: Any) -> None:
+    call = {"data": [], "fn_index": number(site, "/zh/chat", "loaded"), "session_hash": "x"}
+    with site.client("visitor") as client:
+        for odd in (-1, 10_000, 10**30, 1.5, 0.0, True, "0", None, [0]):
+            for path in (JOIN, "/zh/chat/gradio_api/run/loaded"):
+                answer = client.post(path, json={**call, "fn_index": odd})
+                assert answer.status_code == 404 and answer.json()["ok"] is False, odd
+        assert client.post(JOIN, json=call).status_code == 200
+    assert not caplog.records
+
+
+def test_exports_are_limited(site: Any) -> None:
+    site.cookies["Dr Export"] = site.token("Dr Export", "researcher")
+    with site.client("Dr Export") as client:
+        assert {client.get("/zh/export").status_code for _ in range(10)} == {200}
+        assert client.get("/zh/export").status_code == 429
+
+
 # W4: the session_hash is made up by the browser
 
 
@@ -201,6 +219,7 @@ def test_forwarding_headers_are_ignored(site: Any) -> None:
         "x-forwarded-host": "evil.example",
         "x-forwarded-proto": "https",
         "forwarded": "for=1.2.3.4;host=evil.example",
+        "x-gradio-server": "http://evil.example",
     }
     with site.client("visitor") as client:
         assert "evil.example" not in client.get("/zh/chat/", headers=forged).text
@@ -212,9 +231,12 @@ def test_forwarding_headers_are_ignored(site: Any) -> None:
 def test_doubtful_bodies_are_refused_before_gradio_sees_them(site: Any) -> None:
     good = b'{"data": [], "fn_index": 0, "session_hash": "b"}'
     kind = {"content-type": "application/json"}
+    loaded = number(site, "/zh/chat", "loaded")
     doubtful = {
         b"[" * 10_000: 422,
         b'{"session_hash": "b", "data": [NaN]}': 422,
+        good.replace(b"[]", b"[1e999]").replace(b": 0", b": %d" % loaded): 422,
+        good.replace(b"[]", b"[" * 980 + b"]" * 980): 422,
         b'{"session_hash": "b", "session_hash": "c"}': 422,
         b'{"session_hash": null}': 422,
         b"not json": 422,
@@ -252,6 +274,16 @@ def test_a_slow_body_ends_in_408(site: Any, monkeypatch: pytest.MonkeyPatch) -> 
     with socket.create_connection(("127.0.0.1", site.config.port), timeout=5) as wire:
         wire.sendall(head.encode())
         assert b" 408 " in wire.recv(4096)
+
+
+def test_a_body_with_two_lengths_is_refused(site: Any) -> None:
+    head = (
+        f"POST {JOIN} HTTP/1.1\r\nhost: 127.0.0.1:{site.config.port}\r\norigin: {site.url}\r\n"
+        "content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", site.config.port), timeout=5) as wire:
+        wire.sendall(head.encode())
+        assert b" 400 " in wire.recv(4096)
 
 
 # W15 is part of test_route_table.py; here the forms that no route template shows
