@@ -236,7 +236,7 @@ class Accounts:
             "ask": ((minute, 60.0), (config.asks_per_day, 86_400.0)),
             "vote": ((config.votes_per_hour, 3600.0),),
             "export": ((10, 3600.0),),
-            "invite": ((60, 3600.0),),
+            "invite": ((300, 3600.0),),
         }
         for count, seconds in limits[action]:
             key = f"{action}/{seconds:.0f}:{session.owner}"

@@ -18,7 +18,7 @@ from huatuo.engines.pool import Pool
 from huatuo.errors import NotSignedIn, Unavailable
 from huatuo.messages import Conversation, Message
 from huatuo.writing import Desk, Writing
-from reviews.errors import NotFinished
+from reviews.errors import NotFinished, UnknownAssignment
 from reviews.records import Assignment, Comparison, Side, Turn
 from reviews.store import Store
 
@@ -98,7 +98,7 @@ class Arena:
             opened = assignment_id or self.current(session)
             if opened is None:
                 opened = self._draw(rater, language).id
-            elif len(self._store.view(opened, rater)[1].turns) >= self._config.max_turns:
+            elif len(self._live(session, opened)[1].turns) >= self._config.max_turns:
                 raise NotFinished(
                     f"a comparison has at most {self._config.max_turns} turns; vote now"
                 )
@@ -113,7 +113,7 @@ class Arena:
         """Asks both sides the last question again, after one of them failed."""
         self._accounts.allow(session, "ask")
         rater = rater_of(session)
-        _, comparison = self._store.view(assignment_id, rater)
+        _, comparison = self._live(session, assignment_id)
         if self._writings(comparison):
             raise NotFinished("an answer is still being written")
         await asyncio.to_thread(self._store.retry_turn, assignment_id, rater)
@@ -121,17 +121,24 @@ class Arena:
 
     def view(self, session: Session, assignment_id: str) -> Duel:
         """The comparison as this rater may see it now. Raises NotYours, UnknownAssignment."""
-        assignment, comparison = self._store.view(assignment_id, rater_of(session))
+        assignment, comparison = self._live(session, assignment_id)
         return show(assignment, comparison, self._names(), self._writings(comparison))
 
     async def watch(self, session: Session, assignment_id: str) -> AsyncIterator[Duel]:
         """The comparison again and again while it is being written, and once when it is complete."""
-        assignment, comparison = self._store.view(assignment_id, rater_of(session))
+        assignment, comparison = self._live(session, assignment_id)
         names, writings = self._names(), self._writings(comparison)
         while not all(writing.recorded for writing in writings.values()):
             yield show(assignment, comparison, names, writings)
             await asyncio.sleep(FRAME_S)
         yield self.view(session, assignment_id)
+
+    def _live(self, session: Session, assignment_id: str) -> tuple[Assignment, Comparison]:
+        """A live comparison of this rater. A prepared pair is unknown here: its names stay hidden after the vote."""
+        assignment, comparison = self._store.view(assignment_id, rater_of(session))
+        if comparison.kind != "live":
+            raise UnknownAssignment(assignment_id)
+        return assignment, comparison
 
     def _draw(self, rater: int, language: str) -> Assignment:
         ready = self._pool.contestants()

@@ -32,6 +32,7 @@ class ChatDesk:
     ) -> None:
         self._chats, self._pool, self._desk = chats, pool, desk
         self._accounts, self._config = accounts, config
+        self._asking: set[str] = set()  # owners whose question is on its way into the record
 
     @property
     def model(self) -> str:
@@ -55,6 +56,8 @@ class ChatDesk:
         self._accounts.allow(session, "ask")
         if self._pool.state(self.model) == "down":
             raise Unavailable(self._pool.why(self.model))
+        if session.owner in self._asking:
+            raise Busy("another question of this visitor is being filed")
         masked = privacy.mask(text)
         notices = [flag.key for flag in safety.triage(masked.text)]
 
@@ -66,8 +69,12 @@ class ChatDesk:
             self._chats.add_question(chat_id, session.owner, masked.text, notices)
             return chat_id
 
-        chat_id = await asyncio.to_thread(store)
-        self._begin(chat_id, session)
+        self._asking.add(session.owner)
+        try:
+            chat_id = await asyncio.to_thread(store)
+            self._begin(chat_id, session)
+        finally:
+            self._asking.discard(session.owner)
         return dict(masked.found)
 
     async def regenerate(self, session: Session) -> None:

@@ -81,6 +81,7 @@ def build(
 
         def send(name: str, role: str, request: gr.Request) -> list[Any]:
             session = accounts.require(request, ROLE)
+            accounts.allow(session, "invite")
             if people.user_named(name.strip()) is not None:
                 taken = say("admin.taken", language, name=escape.escape(name.strip()))
                 frame.ask_first(taken, language)
@@ -105,7 +106,9 @@ def build(
                 (people.disable if off else people.enable)(user.id, rater_of(session))
                 frame.tell(
                     say(
-                        "admin.done_disabled" if off else "admin.done_enabled", language, name=name
+                        "admin.done_disabled" if off else "admin.done_enabled",
+                        language,
+                        name=escape.escape(user.name),
                     ),
                     language,
                 )

@@ -115,6 +115,7 @@ def build(
             if choice is None:
                 frame.ask_first(say("duel.choose_first", language), language)
                 return [gr.skip()] * len(shown)
+            arena.view(session, ticket_id)  # refuses what is not this page's own
             duel.cast(store, accounts, session, ticket_id, choice, reason, language)
             return page(arena.view(session, ticket_id))
 
@@ -125,7 +126,7 @@ def build(
                     store.skip(ticket_id, rater_of(session))
                     frame.tell(say("duel.skipped", language), language)
                 else:
-                    store.report(ticket_id, rater_of(session), reason)
+                    store.report(ticket_id, rater_of(session), duel.masked(reason))
                     frame.tell(say("duel.reported", language), language)
                 return page(None, clear=True)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from huatuo import arena, render
+from huatuo import arena, privacy, render
 from huatuo.accounts import Accounts, Session
 from huatuo.engines.pool import Pool
 from huatuo.ui import conversation, frame
@@ -125,7 +125,7 @@ def cast(
     session: Session,
     ticket_id: str,
     choice: str,
-    reason: str,
+    reason: str | None,
     language: Language,
     *,
     revise: bool = False,
@@ -137,7 +137,7 @@ def cast(
         ticket_id,
         arena.rater_of(session),
         choice,
-        reason=reason.strip(),
+        reason=masked(reason),
         seconds=seconds,
         revise=revise,
     )
@@ -145,6 +145,11 @@ def cast(
         raise AlreadyVoted(ticket_id)
     if revise:
         frame.tell(say("duel.revised", language), language)
+
+
+def masked(reason: str | None) -> str:
+    """What a rater wrote, without identifiers: it is kept for ever and exported."""
+    return privacy.mask((reason or "").strip()).text
 
 
 def model_titles(pool: Pool, language: Language) -> dict[str, str]:

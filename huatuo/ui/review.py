@@ -18,6 +18,8 @@ from reviews.store import Store
 ROLE: Role = "physician"
 MINUTES_A_PAIR = 0.75
 """Assumed before the rater's own pace is known."""
+REVISING = "+"
+"""Stands behind the ticket of a pair that Undo brought back."""
 
 
 def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> gr.Blocks:
@@ -35,6 +37,7 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
                     elem_id="study",
                     scale=1,
                     filterable=False,
+                    allow_custom_value=True,  # the record knows the studies, also after a restart
                 )
                 progress = frame.html(elem_id="progress")
             pair = frame.html(elem_id="duel")
@@ -68,7 +71,7 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
                 gr.update(value=vote.choice if vote else None, interactive=True),
                 vote.reason if vote else "",
                 gr.update(visible=False),
-                assignment.id,
+                assignment.id + (REVISING if vote else ""),
             ]
 
         def following(session: Session, name: str | None) -> list[Any]:
@@ -98,6 +101,7 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
             if choice is None:
                 frame.ask_first(say("duel.choose_first", language), language)
                 return [gr.skip()] * len(shown)
+            ticket_id, revising = _ticket(ticket_id)
             assignment, _ = store.view(ticket_id, rater_of(session))
             seconds = None if assignment.vote else (utcnow() - assignment.issued_at).total_seconds()
             duel.cast(
@@ -108,7 +112,7 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
                 choice,
                 reason,
                 language,
-                revise=assignment.vote is not None,
+                revise=revising,
                 seconds=seconds,
             )
             return following(session, name)
@@ -116,12 +120,13 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
         def leave(how: str) -> Any:
             def handler(name: str, ticket_id: str, reason: str, request: gr.Request) -> list[Any]:
                 session = accounts.require(request, ROLE)
+                ticket_id, _ = _ticket(ticket_id)
                 assignment, _ = store.view(ticket_id, rater_of(session))
                 if assignment.state == "open" and how == "skip":
                     store.skip(ticket_id, rater_of(session))
                     frame.tell(say("duel.skipped", language), language)
                 elif how == "report":
-                    store.report(ticket_id, rater_of(session), reason)
+                    store.report(ticket_id, rater_of(session), duel.masked(reason))
                     frame.tell(say("duel.reported", language), language)
                 return following(session, name)
 
@@ -129,7 +134,7 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
 
         def undo(name: str, ticket_id: str, request: gr.Request) -> list[Any]:
             session = accounts.require(request, ROLE)
-            before = store.previous(rater_of(session), name, before=ticket_id or None)
+            before = store.previous(rater_of(session), name, before=_ticket(ticket_id)[0] or None)
             if before is None:
                 frame.tell(say("review.nothing_to_undo", language), language)
                 return [gr.skip()] * len(shown)
@@ -146,6 +151,11 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
         study.input(frame.guarded(choose, language), study, shown, **frame.QUIETLY)
         demo.load(frame.guarded(enter, language), None, [study, *shown], **frame.QUIETLY)
     return demo
+
+
+def _ticket(text: str) -> tuple[str, bool]:
+    """(assignment id, whether the page was opened by Undo): only then may a vote replace another."""
+    return text.removesuffix(REVISING), text.endswith(REVISING)
 
 
 def _blind(assignment: Assignment, comparison: Comparison, names: Collection[str]) -> Duel:

@@ -82,10 +82,6 @@ TEXT: dict[str, dict[Language, str]] = {
         "zh": "对话较长，最早的 {turns} 条没有再交给模型；页面上仍然完整。",
         "en": "The conversation is long: its {turns} oldest messages were not given to the model; the page still shows all.",
     },
-    "chat.still_writing": {
-        "zh": "上一个回答还没有写完。可以先按“停止”，再发送。",
-        "en": "The last answer is still being written. Press Stop first, then send.",
-    },
     "answer.cancelled": {
         "zh": "已停止，回答不完整。",
         "en": "Stopped; this answer is not complete.",
@@ -143,6 +139,26 @@ TEXT: dict[str, dict[Language, str]] = {
     "error.UnknownAssignment": {
         "zh": "没有找到这一题，请刷新页面。",
         "en": "This item was not found; please reload the page.",
+    },
+    "error.NotYours": {
+        "zh": "没有找到这一题，请刷新页面。",
+        "en": "This item was not found; please reload the page.",
+    },
+    "error.BadVote": {
+        "zh": "这一票没有保存：请选四项之一，理由不超过 2000 字。",
+        "en": "The vote was not saved: choose one of the four, with a reason of at most 2,000 characters.",
+    },
+    "error.Busy": {
+        "zh": "上一个回答还没有写完。可以先按“停止”，再发送。",
+        "en": "The last answer is still being written. Press Stop first, then send.",
+    },
+    "error.NameTaken": {
+        "zh": "这个姓名或代号已有账户。",
+        "en": "There is an account of this name already.",
+    },
+    "error.InputError": {
+        "zh": "这段内容不能使用，请改一下再发送。",
+        "en": "This cannot be used; please change it and send again.",
     },
     "error.NotFinished": {
         "zh": "两边的回答都完整后才能投票。",

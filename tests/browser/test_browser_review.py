@@ -226,3 +226,20 @@ def test_an_imported_answer_is_inert_too(signed_in: Any) -> None:
     expect(panes.filter(has_text="http://evil.example/p")).to_have_count(1)
     expect(panes.locator("strong")).to_have_text("量血压")
     assert panes.locator("img, a").count() == 0
+
+
+def test_a_second_tab_does_not_replace_a_vote_and_reasons_hold_no_identifiers(
+    signed_in: Any,
+) -> None:
+    tab = reviewing(signed_in)
+    late = enter(type(tab)(tab.context.new_page(), tab.context, tab.app, tab.name))
+    first = shown(tab)
+    assert shown(late) == first
+    tab.page.fill("#reason textarea", "患者电话13800138000，左边问得细")
+    tab.press("1", "Enter")
+    moved(tab, first)
+    late.press("2", "Enter")
+    expect(late.page.locator(".toast-body")).to_contain_text("撤销")
+    votes = tab.votes()
+    assert [(v["choice"], v["revision"]) for v in votes] == [("left", 1)]
+    assert votes[0]["reason"] == "患者电话【电话】，左边问得细"

@@ -14,9 +14,9 @@ from huatuo.config import AppConfig, ModelConfig
 from huatuo.engines.pool import Pool
 from huatuo.errors import InputError, TooFast, Unavailable
 from huatuo.writing import Desk, Writing
-from reviews.errors import NotFinished, NotYours
+from reviews.errors import NotFinished, NotYours, UnknownAssignment
 from reviews.people import People
-from reviews.records import Assignment, Comparison, Turn, utcnow
+from reviews.records import Assignment, Comparison, PreparedPair, PreparedTurn, Turn, utcnow
 from reviews.store import Store
 
 LONG = (
@@ -195,3 +195,24 @@ def test_the_sides_are_drawn_evenly(tmp_path: Path) -> None:
 
     asyncio.run(act())
     scene.store.close()
+
+
+def test_a_prepared_pair_cannot_be_opened_here_where_names_follow_the_vote(scene: Scene) -> None:
+    pair = PreparedPair("case", "alpha", "beta", (PreparedTurn("头疼", "量血压", "多休息"),))
+    scene.store.add_prepared("study", [pair], "test")
+    assert scene.rater.user_id is not None
+    prepared = scene.store.next_prepared(scene.rater.user_id, "study")
+    assert prepared is not None
+
+    async def act() -> None:
+        await scene.loaded()
+        with pytest.raises(UnknownAssignment):
+            scene.arena.view(scene.rater, prepared.id)
+        with pytest.raises(UnknownAssignment):
+            await scene.finished(prepared.id)
+        with pytest.raises(UnknownAssignment):
+            await scene.arena.retry(scene.rater, prepared.id)
+        with pytest.raises(UnknownAssignment):
+            await scene.arena.ask(scene.rater, prepared.id, "还有呢", "zh")
+
+    asyncio.run(act())
