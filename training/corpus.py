@@ -31,13 +31,14 @@ PARTS = {  # file: (part of the paper, style)
     "real-conversations": ("real_conversations", "doctor"),
     "polished-instructions": ("real_instructions", "polished"),
     "polished-conversations": ("real_conversations", "polished"),
+    "polished-english": ("real_instructions", "polished"),
 }
 _KINDS = ("complete", "two", "vague", "named", "talk", "red", "card")
 _SINGLE = {  # style: shares of the kinds, in the order of _KINDS
     "distilled": (40, 6, 14, 22, 15, 3, 0),
-    "polished": (38, 10, 26, 8, 15, 3, 0),
-    "doctor": (33, 10, 28, 11, 15, 3, 0),
-    "book": (34, 6, 0, 20, 0, 0, 40),
+    "polished": (31, 7, 30, 13, 16, 3, 0),
+    "doctor": (31, 8, 31, 11, 16, 3, 0),
+    "book": (30, 6, 16, 20, 0, 0, 28),
 }
 _EN_INTENTS = ("medicine", "department", "care")
 
@@ -70,7 +71,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation, with what an evaluation needs to know about it."""
+    """One conversation, with what an evaluation needs to know about it.
+
+    asks: the questions of the table that fit an incomplete opener.
+    """
 
     case_id: str
     part: str
@@ -79,6 +83,7 @@ class Example:
     language: str
     condition: str
     turns: tuple[str, ...]
+    asks: tuple[str, ...] = ()
 
     def as_json(self) -> str:
         """The JSONL line, in the form training/data.py reads."""
@@ -88,7 +93,7 @@ class Example:
         ]
         head = {
             key: getattr(self, key)
-            for key in ("case_id", "part", "style", "opener", "language", "condition")
+            for key in ("case_id", "part", "style", "opener", "language", "condition", "asks")
         }
         return json.dumps({**head, "messages": messages}, ensure_ascii=False)
 
@@ -114,7 +119,8 @@ class Writer:
     def example(self, file: str, rng: random.Random) -> Example:
         """One example of the named file of PARTS."""
         part, style = PARTS[file]
-        language = "en" if rng.random() < self.english else "zh"
+        english = 1.0 if file.endswith("english") else self.english
+        language = "en" if rng.random() < english else "zh"
         if part.endswith("conversations"):
             return self.conversation(part, style, language, rng)
         kind = rng.choices(_KINDS, _SINGLE[style])[0]
@@ -126,9 +132,9 @@ class Writer:
         if kind == "red" and language == "zh":
             return self.emergency(part, style, case, rng)
         kind = "complete" if kind == "red" else kind
-        question, answer = self.opening(kind, style, case, rng)
+        question, answer, asks = self.opening(kind, style, case, rng)
         return Example(
-            case.id, part, style, kind, language, case.condition.name, (question, answer)
+            case.id, part, style, kind, language, case.condition.name, (question, answer), asks
         )
 
     def case(self, language: str, rng: random.Random) -> Case:
@@ -139,6 +145,7 @@ class Writer:
         if language == "en":
             order = tuple(rng.sample(range(len(c.symptoms_en)), len(c.symptoms_en)))
             words = tuple(c.symptoms_en[i] for i in order)
+            slots["more"] = rng.choice(p["more"])
             key = f"en:{c.name}|{'|'.join(words)}|{slots['d']}"
         else:
             order = tuple(rng.sample(range(4), 4))
@@ -149,6 +156,7 @@ class Writer:
                 "open": rng.choice(p["open"]),
                 "close": rng.choice(p["close"]),
                 "extra": rng.choice(p["extra"]),
+                "more": rng.choice(p["more"]),
                 "who": rng.choice(p[c.who]),
                 "before": rng.choice(p["before"]),
                 "after": rng.choice(p["after"]),
@@ -164,35 +172,49 @@ class Writer:
         shown = case.order[:2] if case.language == "zh" else (0, 1)
         return speech.facts(case.condition, case.language, rng, shown)
 
-    def opening(self, kind: str, style: str, case: Case, rng: random.Random) -> tuple[str, str]:
-        """The first question and its answer; kind: card (bare symptoms), complete, two or vague."""
+    def opening(
+        self, kind: str, style: str, case: Case, rng: random.Random
+    ) -> tuple[str, str, tuple[str, ...]]:
+        """The first question, its answer and what fits to be asked; kind: card (bare symptoms), complete, two, vague."""
         p = speech.phrases()[case.language]["patient"]
         slots, facts = dict(case.slots), self._facts(case, rng)
         if kind == "card":
             words = [slots[f"s{i}"] for i in range(1, rng.choice((2, 3, 4)))]
             question = ("，" if case.language == "zh" else ", ").join(words)
-            return question, speech.conclude(style, facts, case.language, rng)
+            return question, speech.conclude(style, facts, case.language, rng), ()
         if kind == "complete":
             key = speech.template_key(kind, case.language, case.words[:3])
             question = speech.fill(p[key], slots, rng)
-            return question, speech.conclude(style, facts, case.language, rng)
+            return question, speech.conclude(style, facts, case.language, rng), ()
         if kind == "two":
             key = speech.template_key(kind, case.language, case.words[:2])
             question = speech.fill(p[key], slots, rng)
-            return question, speech.half(style, facts, case.language, rng)
+            return question, speech.half(style, facts, case.language, rng), ()
         complaint = self._complaint(case, rng, anything=kind == "vague")
+        if style == "book" and not complaint:
+            complaint = rng.choice(self.complaints)
+        facts["s"] = self._plainly(case)
         if complaint:
-            word = rng.choice(complaint.words if case.language == "zh" else complaint.en)
-            slots["s1"] = facts["s"] = word
+            words = complaint.words if case.language == "zh" else complaint.en
+            slots["s1"], facts["s"] = rng.choice(words), words[0]
             likely = (complaint.conditions or (case.condition,))[0]
             facts["red"] = speech.facts(likely, "zh", rng)["red"]
-        key = "vague_dated" if rng.random() < 0.3 else "vague"
-        question = speech.fill(
-            p[speech.template_key(key, case.language, [slots["s1"]])], slots, rng
-        )
-        if style != "distilled":
-            return question, speech.ask_back(style, facts, complaint, case.language, rng)
-        return question, self._survey(case, complaint, facts, rng)
+        dated = rng.random() < 0.4
+        key = speech.template_key("vague_dated" if dated else "vague", case.language, [slots["s1"]])
+        question = speech.fill(p[key], slots, rng)
+        asks = speech.asks_of(complaint, case.condition, case.language)
+        if style == "book" and complaint:
+            answer = speech.recall(facts, complaint, case.language, rng)
+        elif style == "distilled":
+            answer = self._survey(case, complaint, facts, rng)
+        else:
+            answer = speech.ask_back(style, facts, complaint, asks, case.language, rng, dated=dated)
+        return question, answer, asks
+
+    def _plainly(self, case: Case) -> str:
+        """The first symptom in the table's own first wording, as a doctor repeats it."""
+        c, at = case.condition, case.order[0]
+        return c.symptoms[at][0] if case.language == "zh" else c.symptoms_en[at]
 
     def _complaint(
         self, case: Case, rng: random.Random, *, anything: bool
@@ -202,7 +224,7 @@ class Writer:
         anything: also one that does not belong to the condition, which then stays unsaid.
         """
         fitting = self._of[case.condition.name]
-        if anything and rng.random() < 0.3:
+        if anything and rng.random() < 0.6:
             return rng.choice(self.complaints)
         return rng.choice(fitting) if fitting and rng.random() < 0.6 else None
 
@@ -220,7 +242,7 @@ class Writer:
             same = [c for c in self.conditions if c.department == case.condition.department]
             others = [case.condition, *(c for c in same if c != case.condition)][:3]
         if case.language == "en":
-            facts = speech.facts(others[0] if others else case.condition, "en", rng)
+            facts |= speech.facts(others[0] if others else case.condition, "en", rng)
         return speech.survey(facts, others or [case.condition], case.language, rng)
 
     def named(self, part: str, style: str, language: str, rng: random.Random) -> Example:
@@ -239,7 +261,7 @@ class Writer:
 
     def small_talk(self, part: str, style: str, rng: random.Random) -> Example:
         """A greeting, thanks, an off-topic or general question, an emergency."""
-        block = rng.choice(self.talk)
+        block = rng.choices(self.talk, [b.get("weight", 1) for b in self.talk])[0]
         slots = {"x": rng.choice(block["things"])} if "things" in block else {}
         question = speech.fill(block["ask"], slots, rng)
         case_id = f"general:{question}" if slots else f"talk:{question}"
@@ -271,7 +293,9 @@ class Writer:
         """Two to four exchanges: opener, what was missing, conclusion, a follow-up, thanks."""
         case = self.case(language, rng)
         kind = rng.choices(("vague", "two", "complete"), (65, 10, 25))[0]
-        turns = list(self.opening("first vague" if kind == "vague" else kind, style, case, rng))
+        opening = "first vague" if kind == "vague" else kind
+        question, answer, asks = self.opening(opening, style, case, rng)
+        turns = [question, answer]
         p = speech.phrases()[language]["patient"]
         if kind != "complete":
             if style == "doctor" and language == "zh" and rng.random() < 0.35:
@@ -285,7 +309,8 @@ class Writer:
                 rng.choice(p["thanks"]),
                 rng.choice(speech.phrases()[language][style]["thanks"]),
             ]
-        return Example(case.id, part, style, kind, language, case.condition.name, tuple(turns))
+        name = case.condition.name
+        return Example(case.id, part, style, kind, language, name, tuple(turns), asks)
 
     def _again(self, case: Case, rng: random.Random) -> str:
         return rng.choice(case.condition.ask)

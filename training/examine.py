@@ -1,6 +1,6 @@
-"""held-out figures of a small model: perplexity, names the condition or department, asks back.
+"""held-out figures of a small model: perplexity, names the condition or department, asks back, asks what fits.
 
-All three are plain counts, not medical quality. A question is text that holds `？` or `?`; an answer names the
+All are plain counts, not medical quality. A question is text that holds `？` or `?`; an answer names the
 condition or department if their text occurs in it.
 """
 
@@ -24,7 +24,8 @@ from training.knowledge import Condition
 
 @dataclass(frozen=True)
 class Question:
-    """A held-out opener. names: texts of which one must occur in a good answer; empty for incomplete openers."""
+    """A held-out opener. names: texts of which one must occur in a good answer: the condition or department of a
+    complete opener, the table's questions about an incomplete one."""
 
     text: str
     names: tuple[str, ...]
@@ -42,6 +43,7 @@ class Figures:
     names_on_complete: float
     asks_on_complete: float
     asks_on_incomplete: float
+    fits_on_incomplete: float
     complete_openers: int
     incomplete_openers: int
     finished: float
@@ -71,7 +73,7 @@ def questions(
             row = json.loads(line)
             text = row["messages"][0]["content"]
             if row["opener"] == opener and text not in seen:
-                names = of[row["condition"]] if opener == "complete" else ()
+                names = of[row["condition"]] if opener == "complete" else tuple(row["asks"])
                 found[text] = Question(text, names, row["language"])
     chosen = sorted(found.values(), key=lambda q: q.text)
     random.Random(seed).shuffle(chosen)
@@ -184,6 +186,9 @@ def examine(
         names_on_complete=_share(named),
         asks_on_complete=_share([asks_back(text) for text, _ in told]),
         asks_on_incomplete=_share([asks_back(text) for text, _ in vague]),
+        fits_on_incomplete=_share(
+            [names_one(text, q.names) for (text, _), q in zip(vague, incomplete, strict=True)]
+        ),
         complete_openers=len(complete),
         incomplete_openers=len(incomplete),
         finished=_share([done for _, done in [*told, *vague]]),
@@ -198,14 +203,14 @@ def as_table(figures: Sequence[Figures]) -> str:
     """The figures as a Markdown table."""
     rows = [
         "| model | parameters | perplexity, own style | perplexity, all styles | names condition or department "
-        "(complete openers) | asks back (complete) | asks back (incomplete) | ended by itself |",
-        "|---|---|---|---|---|---|---|---|",
+        "(complete openers) | asks back (complete) | asks back (incomplete) | asks what fits (incomplete) | ended by itself |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for f in figures:
         rows.append(
             f"| {f.model} | {f.parameters / 1e6:.2f} M | {f.own_perplexity:.2f} | {f.overall_perplexity:.2f} | "
             f"{f.names_on_complete:.1%} of {f.complete_openers} | {f.asks_on_complete:.1%} | "
-            f"{f.asks_on_incomplete:.1%} of {f.incomplete_openers} | {f.finished:.1%} |"
+            f"{f.asks_on_incomplete:.1%} of {f.incomplete_openers} | {f.fits_on_incomplete:.1%} | {f.finished:.1%} |"
         )
     return "\n".join(rows)
 

@@ -34,6 +34,7 @@ OWN = {
         "distilled-conversations",
         "polished-instructions",
         "polished-conversations",
+        "polished-english",
     ),
 }
 VOCABULARY = 6000

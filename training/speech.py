@@ -108,16 +108,15 @@ def facts(c: Condition, language: str, rng: random.Random, shown: Sequence[int] 
     """What a doctor can say about a condition. shown: which symptoms are echoed, in their first wording."""
     if language == "en":
         advice = [text.rstrip(".") for text in rng.sample(c.advice_en, 2)]
-        ask = rng.sample(c.ask_en, 2)
         return {
             "name": c.name_en,
             "dept": c.department_en,
             "adv1": advice[0],
             "adv2": advice[1],
-            "ask1": ask[0],
-            "ask2": ask[1],
+            "ask1": c.ask_en[0],
+            "ask2": c.ask_en[1],
         }
-    advice, ask = rng.sample(c.advice, 3), rng.sample(c.ask, 2)
+    advice = rng.sample(c.advice, 3)
     medicine, caution = rng.choice(c.medicines)
     urgent = {"urgent": ""} if c.name in phrases()["urgent"]["names"] else {}
     return urgent | {
@@ -138,7 +137,7 @@ def facts(c: Condition, language: str, rng: random.Random, shown: Sequence[int] 
         "conf": rng.choice(c.confusions),
         "echo": "、".join(c.symptoms[i][0] for i in shown),
         **{f"adv{i}": text for i, text in enumerate(advice, 1)},
-        **{f"ask{i}": text for i, text in enumerate(ask, 1)},
+        **{f"ask{i}": text for i, text in enumerate(c.ask[:2], 1)},
     }
 
 
@@ -182,26 +181,53 @@ def conclude(style: str, slots: Slots, language: str, rng: random.Random) -> str
     return f"{head}{fill(p['complete_lead'], slots, rng)}\n{items}\n{tail}"
 
 
+def recall(slots: Slots, complaint: Complaint, language: str, rng: random.Random) -> str:
+    """What the plain start says to a complaint: its plain name, where it is seen, what it may be."""
+    p = phrases()[language]["book"]
+    names = [c.name if language == "zh" else c.name_en for c in complaint.conditions[:3]]
+    joined = ("、" if language == "zh" else ", ").join(names)
+    dept = complaint.department if language == "zh" else complaint.conditions[0].department_en
+    return fill(p["vague"], slots | {"dept": dept, "names": joined, "tip": complaint.tip}, rng)
+
+
 def _joined(text: str) -> str:
     return f" {text}" if text.isascii() else text
 
 
 def ask_back(
-    style: str, slots: Slots, complaint: Complaint | None, language: str, rng: random.Random
+    style: str,
+    slots: Slots,
+    complaint: Complaint | None,
+    asks: Sequence[str],
+    language: str,
+    rng: random.Random,
+    *,
+    dated: bool,
 ) -> str:
-    """The answer to an incomplete opener by a style that asks (doctor, polished)."""
+    """The answer to an incomplete opener by a style that asks (doctor, polished).
+
+    asks: of `asks_of`. dated: the patient said since when; else that is asked first.
+    """
     p = phrases()[language][style]
-    if complaint:
-        asks = rng.sample(complaint.ask if language == "zh" else complaint.ask_en, 2)
-        slots = {**slots, "ask1": asks[0], "ask2": asks[1]}
     slots = {k: v for k, v in slots.items() if k != "adv1"}  # advice for what is not yet known
     if complaint and language == "zh":
         slots["adv1"] = complaint.tip
+    slots |= {"ask1": asks[0], "ask2": asks[1]}
     if style == "doctor":
         return fill(p["ask"], slots, rng)
-    questions = [slots["ask1"], slots["ask2"]]
-    questions.insert(rng.choice([0, 2]), rng.choice(p["ask_more"]))
+    questions = list(asks[: 2 if not dated or len(asks) < 3 else 3])
+    if not dated:
+        questions.insert(0, p["ask_how_long"])
     return f"{fill(p['ask_head'], slots, rng)}\n{numbered(questions)}\n{fill(p['ask_tail'], slots, rng)}"
+
+
+def asks_of(complaint: Complaint | None, condition: Condition, language: str) -> tuple[str, ...]:
+    """What a doctor asks, the most telling first: of the complaint if there is one, else of the condition.
+
+    Always in this order: a small model that saw them shuffled asks one thing twice.
+    """
+    source: Complaint | Condition = complaint or condition
+    return tuple(source.ask if language == "zh" else source.ask_en)
 
 
 def half(style: str, slots: Slots, language: str, rng: random.Random) -> str:

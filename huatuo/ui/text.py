@@ -507,11 +507,11 @@ EXAMPLES: dict[Language, tuple[str, ...]] = {
         "身上起红疙瘩，很痒，吃什么药？",
     ),
     "en": (
-        "I have had a headache for three days",
-        "My stomach burns after meals, what could it be?",
-        "My child has a fever and a cough",
-        "My knee hurts when I climb stairs",
-        "I cannot fall asleep at night",
-        "I have an itchy red rash on my arms",
+        "I have knee pain",
+        "I have a fever. What should I do?",
+        "I have trouble sleeping.",
+        "I have a toothache.",
+        "I have diarrhea.",
+        "I have an itchy rash.",
     ),
 }

@@ -53,6 +53,26 @@ def test_the_card_has_a_measured_line_for_each_model_and_counts_the_table_right(
     assert f"{len(read_knowledge())} conditions" in " ".join(card.split())
 
 
+@pytest.mark.parametrize(
+    ("question", "word"),
+    [
+        ("你好", "哪里不舒服"),
+        ("你是谁", "不是真正的医生"),
+        ("谢谢", "不客气"),
+        ("写一首诗", "健康"),
+        ("头疼", "头疼"),
+        ("hello", "bothering"),
+    ],
+)
+def test_the_hybrid_greets_declines_and_stays_with_the_complaint(question, word):
+    from training.examine import answers, load
+
+    model, tokenizer = load(NANO / "hybrid")
+    ((said, finished),) = answers(model, tokenizer, [question], config_of("hybrid").generation)
+    assert finished
+    assert word in said
+
+
 @pytest.mark.slow
 def test_on_held_out_cases_the_models_differ_as_the_paper_argues(tmp_path):
     from training.examine import answers, asks_back, load, names_one, questions
@@ -69,8 +89,11 @@ def test_on_held_out_cases_the_models_differ_as_the_paper_argues(tmp_path):
         return [text for text, _ in found]
 
     named = [names_one(a, q.names) for a, q in zip(said("hybrid", complete), complete, strict=True)]
-    asked = {name: [asks_back(a) for a in said(name, vague)] for name in MODELS}
+    on_vague = {name: said(name, vague) for name in MODELS}
+    asked = {name: [asks_back(a) for a in on_vague[name]] for name in MODELS}
+    fits = [names_one(a, q.names) for a, q in zip(on_vague["hybrid"], vague, strict=True)]
     assert sum(named) >= 0.75 * 40  # 0.8 on the card's larger sample
     assert sum(asked["hybrid"]) > 0.5 * 40
+    assert sum(fits) > 0.6 * 40
     assert sum(asked["distilled"]) < 0.1 * 40
     assert sum(asked["doctor"]) > 0.6 * 40
