@@ -6,6 +6,7 @@ step refuses by raising Refusal before a response has begun; Border makes a page
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 BODY_LIMIT = 64 * 1024
 BODY_S = 10.0
+POUR_LIMIT = 1024 * 1024
+POUR_S = 2.0
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 SAFE_METHODS = ("GET", "HEAD")
 CODES = {
@@ -234,6 +237,8 @@ class Bodies(Step):
         if "content-length" in headers and "transfer-encoding" in headers:
             raise Refusal(400)  # two lengths: a proxy may have believed the other one
         if not length.isdigit() or int(length[:12]) > BODY_LIMIT:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(_pour_away(receive), POUR_S)
             raise Refusal(413)
         try:
             body = await asyncio.wait_for(read_body(receive), BODY_S)
@@ -241,6 +246,16 @@ class Bodies(Step):
             raise Refusal(408) from None
         if body is not None:  # None: the client has gone
             await self.app(scope, replay(body, receive), send)
+
+
+async def _pour_away(receive: Receive) -> None:
+    """Reads up to 1 MB of what is refused: a browser that is cut off in its sending never sees why."""
+    poured = 0
+    while poured < POUR_LIMIT:
+        message = await receive()
+        poured += len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return
 
 
 async def read_body(receive: Receive) -> bytes | None:
