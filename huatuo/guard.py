@@ -118,15 +118,20 @@ class Step:
 class Border(Step):
     """Security headers on every response; errors become one shape, without trace or path.
 
-    error_page: HTML from status, code and language.
+    error_page: HTML from status, code and language. error_words: a sentence from status and language.
     """
 
     def __init__(
-        self, app: ASGIApp, config: AppConfig, error_page: Callable[[int, str, Language], str]
+        self,
+        app: ASGIApp,
+        config: AppConfig,
+        error_page: Callable[[int, str, Language], str],
+        error_words: Callable[[int, Language], str],
     ) -> None:
         super().__init__(app)
         self._default = config.language
         self._error_page = error_page
+        self._error_words = error_words
         self._headers = dict(HEADERS)
         if config.public_url.startswith("https://"):
             self._headers["strict-transport-security"] = "max-age=31536000"
@@ -176,7 +181,8 @@ class Border(Step):
         if "text/html" in headers.get("accept", ""):
             page = self._error_page(status, code, language_in(scope["path"], self._default))
             return HTMLResponse(page, status, extra)
-        body = {"ok": False, "error": code.replace("_", " "), "code": code, "status": status}
+        words = self._error_words(status, language_in(scope["path"], self._default))
+        body = {"ok": False, "error": words, "code": code, "status": status}
         return JSONResponse(body, status, extra)
 
 

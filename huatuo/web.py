@@ -149,7 +149,9 @@ def build_app(
     app.add_middleware(AllowList, rules=route_table(pages, routes))
     app.add_middleware(Bodies)
     app.add_middleware(Hosts, config=config)
-    app.add_middleware(Border, config=config, error_page=signin.error_page)
+    app.add_middleware(
+        Border, config=config, error_page=signin.error_page, error_words=signin.error_words
+    )
     for language in LANGUAGES:
         for page in pages:
             functions[f"/{language}/{page.name}"] = _mount(app, accounts, page, language)

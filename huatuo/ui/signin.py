@@ -49,10 +49,15 @@ def plain(title: str, body: str, language: Language, *, path: str = "", head: st
 """
 
 
+def error_words(status: int, language: Language) -> str:
+    """What a refusal means, as a sentence; Gradio shows it on the page when one of its calls was refused."""
+    return say(f"web.{status}" if f"web.{status}" in TEXT else "web.error", language)
+
+
 def error_page(status: int, code: str, language: Language) -> str:
     """What a person reads when a request was refused."""
     known = f"web.{status}" if f"web.{status}" in TEXT else "web.error"
-    words = escape.escape(say(known, language))
+    words = escape.escape(error_words(status, language))
     number = f'<p class="quiet">{escape.escape(code)}</p>' if status == 500 else ""
     links = f'<p><a href="/{language}/">{say("web.home", language)}</a></p>'
     if status == 401:

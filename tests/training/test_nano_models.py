@@ -60,7 +60,7 @@ def test_the_card_has_a_measured_line_for_each_model_and_counts_the_table_right(
         ("你是谁", "不是真正的医生"),
         ("谢谢", "不客气"),
         ("写一首诗", "健康"),
-        ("头疼", "头疼"),
+        ("我头疼三天了，早上更重", "是哪一侧疼"),
         ("hello", "bothering"),
     ],
 )

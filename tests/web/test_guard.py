@@ -23,7 +23,7 @@ def test_an_inner_apps_own_error_page_is_not_shown(caplog: pytest.LogCaptureFixt
             sent.append(message)
 
         scope = {"type": "http", "method": "GET", "path": "/zh/invite/abc", "headers": []}
-        await Border(inner, AppConfig(), lambda *_: "")(scope, None, send)  # type: ignore[arg-type]
+        await Border(inner, AppConfig(), lambda *_: "", lambda *_: "")(scope, None, send)  # type: ignore[arg-type]
 
     asyncio.run(talk())
     assert [m["type"] for m in sent] == ["http.response.start", "http.response.body"]
