@@ -1,0 +1,192 @@
+"""one update of the policy on a batch of answers: the trunk's states serve reference, values and every epoch.
+
+Below the branch nothing is run, kept or differentiated. The same update as on the whole model, to rounding
+(tests/training/test_learner.py, tests/benchmarks/rl_update.py).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from huatuo.errors import NotFinite
+from training import objectives
+from training.logprob import token_log_probs
+from training.objectives import Average
+from training.rollout import Rollouts
+
+
+@dataclass(frozen=True)
+class UpdateSettings:
+    """How a batch of answers moves the policy. micro_batch: sequences run at once. minibatches: optimiser steps an epoch."""
+
+    epochs: int = 1
+    minibatches: int = 1
+    micro_batch: int = 16
+    clip: float = 0.2
+    value_clip: float = 0.2
+    value_coefficient: float = 0.5
+    kl_in_loss: float = 0.0
+    average: Average = "token"
+    max_norm: float = 1.0
+    temperature: float = 1.0
+
+
+@dataclass
+class Tokens:
+    """The answer tokens of a batch end to end: (N,) each, with the sequence that owns them."""
+
+    owner: Tensor
+    old: Tensor | None
+    reference: Tensor
+    advantages: Tensor
+    values: Tensor | None = None
+    returns: Tensor | None = None
+
+
+class Learner:
+    """Policy, reference and, for PPO, a value branch on one trunk, with their optimiser.
+
+    policy, value: branches, maybe wrapped for several processes. backward: takes a loss (accelerate's, or the default).
+    reduce: sums a float over the processes. world: their number.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        reference: nn.Module,
+        vocabulary: Tensor,
+        optimizer: Any,
+        settings: UpdateSettings,
+        *,
+        value: nn.Module | None = None,
+        backward: Callable[[Tensor], None] = lambda loss: loss.backward(),
+        reduce: Callable[[float], float] = lambda number: number,
+        world: int = 1,
+    ) -> None:
+        self.policy, self.reference, self.value = policy, reference, value
+        self.vocabulary, self.optimizer, self.settings = vocabulary, optimizer, settings
+        self._backward, self._reduce, self._world = backward, reduce, world
+
+    def log_probs(self, branch: nn.Module, batch: Rollouts) -> tuple[Tensor, Tensor]:
+        """(log-probabilities, entropies) of the batch's answer tokens, (N,) float32, row by row."""
+        hidden = branch(batch.states, batch.fed)  # (B, T-1, H)
+        asked = batch.answer[:, 1:]  # the state before a token tells its probability
+        return token_log_probs(
+            hidden[asked], self.vocabulary, batch.ids[:, 1:][asked], temperature=self.settings.temperature
+        )
+
+    @torch.no_grad()
+    def score(self, rollouts: Rollouts, *, old: bool = True) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """(policy's log-probabilities or None, the reference's, values or None), (N,) over all answer tokens in order."""
+        olds, references, values = [], [], []
+        for rows in _chunks(range(len(rollouts)), self.settings.micro_batch):
+            batch = rollouts.select(list(rows))
+            references.append(self.log_probs(self.reference, batch)[0])
+            if old:
+                olds.append(self.log_probs(self.policy, batch)[0])
+            if self.value is not None:
+                values.append(self.value(batch.states, batch.fed)[batch.answer[:, 1:]])
+        return (
+            torch.cat(olds) if old else None,
+            torch.cat(references),
+            torch.cat(values) if values else None,
+        )
+
+    def update(self, rollouts: Rollouts, tokens: Tokens, order: Sequence[Sequence[int]]) -> dict[str, float]:
+        """All epochs on one batch; returns {loss, value_loss, clipped, entropy, gradient_norm} of the run.
+
+        order: one permutation of the rows per epoch. tokens.old may be None with one minibatch an epoch: the first
+        epoch's own log-probabilities are the old ones. Raises NotFinite before the optimiser's step.
+        """
+        settings = self.settings
+        first_old: dict[int, Tensor] = {}
+        sums = dict.fromkeys(("loss", "value_loss", "clipped", "entropy", "gradient_norm"), 0.0)
+        steps = 0
+        spans = _spans(tokens.owner, len(rollouts))
+        for rows in order:
+            size = -(-len(rows) // settings.minibatches)
+            for minibatch in _chunks(rows, size):
+                self.optimizer.zero_grad(set_to_none=True)
+                share = self._share(rollouts, minibatch)
+                for micro in _chunks(minibatch, settings.micro_batch):
+                    for name, figure in self._micro(rollouts, tokens, micro, share, spans, first_old).items():
+                        sums[name] += figure
+                sums["gradient_norm"] += self._step()
+                steps += 1
+        return {name: self._reduce(value) / max(steps, 1) / self._world for name, value in sums.items()}
+
+    def _share(self, rollouts: Rollouts, rows: Sequence[int]) -> float:
+        """What a minibatch's sum is divided by: its tokens or sequences, over all processes, per process."""
+        mine = len(rows) if self.settings.average == "sequence" else int(rollouts.lengths[list(rows)].sum())
+        return self._reduce(float(mine)) / self._world
+
+    def _micro(
+        self,
+        rollouts: Rollouts,
+        tokens: Tokens,
+        rows: Sequence[int],
+        share: float,
+        spans: Sequence[tuple[int, int]],
+        first_old: dict[int, Tensor],
+    ) -> dict[str, float]:
+        settings = self.settings
+        batch = rollouts.select(list(rows))
+        at = torch.cat([torch.arange(*spans[row], device=tokens.owner.device) for row in rows])
+        counts = batch.lengths
+        owner = torch.repeat_interleave(torch.arange(len(rows), device=counts.device), counts)
+        new, entropy = self.log_probs(self.policy, batch)
+        old = tokens.old[at] if tokens.old is not None else first_old.setdefault(rows[0], new.detach())
+        gain = objectives.clipped_gain(new, old, tokens.advantages[at], settings.clip)
+        per_token = -gain
+        if settings.kl_in_loss:
+            per_token = per_token + settings.kl_in_loss * objectives.k3(new, tokens.reference[at])
+
+        def mean(values: Tensor) -> Tensor:
+            return objectives.averaged(values, owner, settings.average, counts, share)
+
+        loss = mean(per_token)
+        value_loss = torch.zeros((), device=new.device)
+        if self.value is not None and tokens.values is not None and tokens.returns is not None:
+            values = self.value(batch.states, batch.fed)[batch.answer[:, 1:]]
+            value_loss = mean(
+                objectives.clipped_value_loss(values, tokens.values[at], tokens.returns[at], settings.value_clip)
+            )
+        whole = loss + settings.value_coefficient * value_loss
+        if not torch.isfinite(whole):
+            raise NotFinite(f"the loss is {whole.item()} on the rows {list(rows)[:8]} of the batch")
+        self._backward(whole)
+        outside = ((new.detach() - old).exp() - 1).abs() > settings.clip
+        return {
+            "loss": float(loss),
+            "value_loss": float(value_loss),
+            "clipped": float(mean(outside.float())),
+            "entropy": float(mean(entropy)),
+        }
+
+    def _step(self) -> float:
+        """Clips and steps; the gradient's norm before clipping."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.settings.max_norm)
+        if not torch.isfinite(norm):
+            raise NotFinite(f"the gradient's norm is {norm.item()}")
+        self.optimizer.step()
+        return float(norm)
+
+
+def owners(rollouts: Rollouts) -> Tensor:
+    """(N,) the row of each answer token."""
+    rows = torch.arange(len(rollouts), device=rollouts.ids.device)
+    return torch.repeat_interleave(rows, rollouts.lengths)
+
+
+def _spans(owner: Tensor, rows: int) -> list[tuple[int, int]]:
+    ends = torch.bincount(owner, minlength=rows).cumsum(0).tolist()
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(items), max(size, 1)):
+        yield items[start : start + size]
