@@ -75,11 +75,16 @@ class Learner:
         hidden = branch(batch.states, batch.fed)  # (B, T-1, H)
         asked = batch.answer[:, 1:]  # the state before a token tells its probability
         return token_log_probs(
-            hidden[asked], self.vocabulary, batch.ids[:, 1:][asked], temperature=self.settings.temperature
+            hidden[asked],
+            self.vocabulary,
+            batch.ids[:, 1:][asked],
+            temperature=self.settings.temperature,
         )
 
     @torch.no_grad()
-    def score(self, rollouts: Rollouts, *, old: bool = True) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    def score(
+        self, rollouts: Rollouts, *, old: bool = True
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
         """(policy's log-probabilities or None, the reference's, values or None), (N,) over all answer tokens in order."""
         olds, references, values = [], [], []
         for rows in _chunks(range(len(rollouts)), self.settings.micro_batch):
@@ -95,7 +100,9 @@ class Learner:
             torch.cat(values) if values else None,
         )
 
-    def update(self, rollouts: Rollouts, tokens: Tokens, order: Sequence[Sequence[int]]) -> dict[str, float]:
+    def update(
+        self, rollouts: Rollouts, tokens: Tokens, order: Sequence[Sequence[int]]
+    ) -> dict[str, float]:
         """All epochs on one batch; returns {loss, value_loss, clipped, entropy, gradient_norm} of the run.
 
         order: one permutation of the rows per epoch. tokens.old may be None with one minibatch an epoch: the first
@@ -112,15 +119,23 @@ class Learner:
                 self.optimizer.zero_grad(set_to_none=True)
                 share = self._share(rollouts, minibatch)
                 for micro in _chunks(minibatch, settings.micro_batch):
-                    for name, figure in self._micro(rollouts, tokens, micro, share, spans, first_old).items():
+                    for name, figure in self._micro(
+                        rollouts, tokens, micro, share, spans, first_old
+                    ).items():
                         sums[name] += figure
                 sums["gradient_norm"] += self._step()
                 steps += 1
-        return {name: self._reduce(value) / max(steps, 1) / self._world for name, value in sums.items()}
+        return {
+            name: self._reduce(value) / max(steps, 1) / self._world for name, value in sums.items()
+        }
 
     def _share(self, rollouts: Rollouts, rows: Sequence[int]) -> float:
         """What a minibatch's sum is divided by: its tokens or sequences, over all processes, per process."""
-        mine = len(rows) if self.settings.average == "sequence" else int(rollouts.lengths[list(rows)].sum())
+        mine = (
+            len(rows)
+            if self.settings.average == "sequence"
+            else int(rollouts.lengths[list(rows)].sum())
+        )
         return self._reduce(float(mine)) / self._world
 
     def _micro(
@@ -138,7 +153,11 @@ class Learner:
         counts = batch.lengths
         owner = torch.repeat_interleave(torch.arange(len(rows), device=counts.device), counts)
         new, entropy = self.log_probs(self.policy, batch)
-        old = tokens.old[at] if tokens.old is not None else first_old.setdefault(rows[0], new.detach())
+        old = (
+            tokens.old[at]
+            if tokens.old is not None
+            else first_old.setdefault(rows[0], new.detach())
+        )
         gain = objectives.clipped_gain(new, old, tokens.advantages[at], settings.clip)
         per_token = -gain
         if settings.kl_in_loss:
@@ -152,7 +171,9 @@ class Learner:
         if self.value is not None and tokens.values is not None and tokens.returns is not None:
             values = self.value(batch.states, batch.fed)[batch.answer[:, 1:]]
             value_loss = mean(
-                objectives.clipped_value_loss(values, tokens.values[at], tokens.returns[at], settings.value_clip)
+                objectives.clipped_value_loss(
+                    values, tokens.values[at], tokens.returns[at], settings.value_clip
+                )
             )
         whole = loss + settings.value_coefficient * value_loss
         if not torch.isfinite(whole):
@@ -160,8 +181,8 @@ class Learner:
         self._backward(whole)
         outside = ((new.detach() - old).exp() - 1).abs() > settings.clip
         return {
-            "loss": float(loss),
-            "value_loss": float(value_loss),
+            "loss": float(loss.detach()),
+            "value_loss": float(value_loss.detach()),
             "clipped": float(mean(outside.float())),
             "entropy": float(mean(entropy)),
         }

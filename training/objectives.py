@@ -19,16 +19,14 @@ def gae(
 
     rewards, values: (N,) float32. Source: Schulman et al. 2015 (arXiv 1506.02438), Eq. 16.
     """
-    advantages = torch.zeros_like(rewards)
-    running = torch.zeros(())
-    for n in range(len(rewards) - 1, -1, -1):
-        last = n + 1 == len(rewards) or bool(owner[n + 1] != owner[n])
-        following = torch.zeros(()) if last else values[n + 1]
-        if last:
-            running = torch.zeros(())
-        running = rewards[n] + gamma * following - values[n] + gamma * lam * running
-        advantages[n] = running
-    return advantages, advantages + values
+    told, worth, sequence = rewards.tolist(), values.tolist(), owner.tolist()
+    advantages = [0.0] * len(told)
+    for n in range(len(told) - 1, -1, -1):
+        goes_on = n + 1 < len(told) and sequence[n + 1] == sequence[n]
+        following, later = (worth[n + 1], advantages[n + 1]) if goes_on else (0.0, 0.0)
+        advantages[n] = told[n] + gamma * following - worth[n] + gamma * lam * later
+    found = torch.tensor(advantages, dtype=rewards.dtype, device=rewards.device)
+    return found, found + values
 
 
 def leave_one_out(rewards: Tensor, samples: int) -> Tensor:
@@ -72,7 +70,9 @@ def k3(new: Tensor, reference: Tensor) -> Tensor:
     return gap.exp() - gap - 1
 
 
-def averaged(values: Tensor, owner: Tensor, average: Average, tokens: Tensor, sequences: float) -> Tensor:
+def averaged(
+    values: Tensor, owner: Tensor, average: Average, tokens: Tensor, sequences: float
+) -> Tensor:
     """The part of a whole batch's mean that these (N,) values make up, a scalar; parts add up over micro-batches.
 
     average "token": sum over all tokens of the batch (tokens.sum()). "sequence": mean per sequence, then over

@@ -168,7 +168,9 @@ def _steps(
                 cache.batch_select_indices(going.nonzero().squeeze(1))
                 live = live[going]
             mask = fed[live, : column + 1]
-            place = {key: value[:, -1:] for key, value in positions(mask, trunk.takes_positions).items()}
+            place = {
+                key: value[:, -1:] for key, value in positions(mask, trunk.takes_positions).items()
+            }
             out = model(
                 input_ids=ids[live, column : column + 1],
                 attention_mask=mask,
@@ -192,7 +194,10 @@ def join(parts: Sequence[Rollouts]) -> Rollouts:
         for extra, part in zip(left, parts, strict=True)
     ]
     return Rollouts(
-        **{name: torch.cat([getattr(p, name) for p in padded]) for name in Rollouts.__dataclass_fields__}
+        **{
+            name: torch.cat([getattr(p, name) for p in padded])
+            for name in Rollouts.__dataclass_fields__
+        }
     )
 
 

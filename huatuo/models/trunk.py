@@ -82,7 +82,9 @@ class Branch(nn.Module):
         states: (B, T, H) before block L-k. attention_mask: (B, T), 1 for tokens, padding on either side.
         """
         shape = (*states.shape[:2], states.shape[2])
-        blank = states.new_zeros(1, 1, 1).expand(shape)  # what the lower blocks would have begun with
+        blank = states.new_zeros(1, 1, 1).expand(
+            shape
+        )  # what the lower blocks would have begun with
         self._fed = states
         try:
             hidden = self._shell(
@@ -130,7 +132,9 @@ class Trunk:
         self._head = head
         self.hidden_size = int(head.weight.shape[1])
         owner = model.base_model.get_submodule(self._stem.rpartition(".")[0])
-        self.takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
+        self.takes_positions = (
+            "position_ids" in inspect.signature(model.base_model.forward).parameters
+        )
         self._gives_tuple, self._after = _probe(model, owner, listed)
         after = nn.ModuleDict({name: owner.get_submodule(name) for name in self._after})
         self.policy = Branch(self, nn.ModuleList(listed[self.first :]), after, scalar=False)
@@ -235,7 +239,9 @@ class Trunk:
         """
         for name, mark in self._versions().items():
             if self._marks.get(name) != mark:
-                raise FrozenMoved(f"{name} lies in the frozen trunk and was changed; the last checkpoint is kept")
+                raise FrozenMoved(
+                    f"{name} lies in the frozen trunk and was changed; the last checkpoint is kept"
+                )
 
     def digest(self) -> str:
         """sha256 over the bytes of every frozen tensor."""
@@ -265,7 +271,9 @@ class Trunk:
         """Copies tensors, named as by branch_tensors, into the branch. Raises Mismatch naming the first that differs."""
         own = self.branch_tensors(branch)
         for name in sorted({*own} ^ {*tensors}):
-            raise Mismatch(f"tensor {name} is {'missing' if name in own else 'not one of the branch'}")
+            raise Mismatch(
+                f"tensor {name} is {'missing' if name in own else 'not one of the branch'}"
+            )
         for name, tensor in own.items():
             if tensor.shape != tensors[name].shape:
                 raise Mismatch(
@@ -333,7 +341,9 @@ def _quantisation(folder: Path, blocks: int, load: Load) -> BitsAndBytesConfig:
             "load_in_4bit": True,
             "bnb_4bit_quant_type": "nf4",
             "bnb_4bit_use_double_quant": True,
-            "bnb_4bit_compute_dtype": torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+            "bnb_4bit_compute_dtype": torch.bfloat16
+            if torch.cuda.is_available()
+            else torch.float32,
         }
     return BitsAndBytesConfig(llm_int8_skip_modules=[*top, "lm_head"], **options)
 
@@ -355,7 +365,9 @@ def _list_of_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 
 @torch.no_grad()
-def _probe(model: PreTrainedModel, owner: nn.Module, listed: nn.ModuleList) -> tuple[bool, list[str]]:
+def _probe(
+    model: PreTrainedModel, owner: nn.Module, listed: nn.ModuleList
+) -> tuple[bool, list[str]]:
     """Whether a block returns a tuple, and the names of the owner's modules that run after the last block."""
     seen: list[tuple[str, bool]] = []
 

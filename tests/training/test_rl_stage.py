@@ -1,0 +1,230 @@
+"""The reinforcement-learning stage through its own entry point, on a small model with a reward model of random heads."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
+
+from huatuo import toml
+from huatuo.errors import CheckpointError, ConfigError, Damaged, Mismatch, NoData, NotFinite
+from huatuo.models import branch as branches
+from huatuo.models.trunk import Trunk, load_trunk
+from huatuo.toml import ROOT, read_toml
+from training import rl, rl_step, states
+from training.cases import Case
+
+NANO = ROOT / "huatuo/nano/hybrid"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project folder with a small BLOOM, a reward model of two random heads, and twelve prompts."""
+    for module in (rl, toml, branches):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    make(tmp_path)
+    return tmp_path
+
+
+def make(folder):
+    tokenizer = AutoTokenizer.from_pretrained(NANO, local_files_only=True)
+    torch.manual_seed(0)
+    shape = BloomConfig(
+        vocab_size=len(tokenizer), hidden_size=32, n_layer=3, n_head=4, initializer_range=0.3,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = BloomForCausalLM(shape)
+    model.save_pretrained(folder / "parent")
+    tokenizer.save_pretrained(folder / "parent")
+    trunk = Trunk(model, 1)
+    for n in range(2):
+        member = trunk.branch(scalar=True)
+        branches.save_branch(
+            folder / f"reward/member-{n}",
+            trunk.branch_tensors(member),
+            kind="reward",
+            blocks=1,
+            parent=folder / "parent",
+            template="huatuo-nano",
+        )
+    about = {
+        "members": ["member-0", "member-1"], "pool": "mean", "temperature": 1.0, "log_theta": 0.1,
+        "mean": 0.0, "std": 0.05, "parent_sha256": branches.parent_digest(folder / "parent"),
+    }  # fmt: skip
+    (folder / "reward/reward.json").write_text(json.dumps(about), encoding="utf-8")
+    lines = [Case(f"c{n}", f"第{n}个人头疼怎么办").as_json() for n in range(12)]
+    (folder / "prompts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+def config_of(project, **changes):
+    keys = {
+        "name": "tiny", "parent": "parent", "reward": "reward", "prompts": ["prompts.jsonl"], "out": "out",
+        "work": "work", "template": "huatuo-nano", "blocks": 1, "device": "cpu", "steps": 4, "prompts_per_step": 3,
+        "samples": 2, "epochs": 2, "micro_batch": 4, "learning_rate": 1e-3, "max_new_tokens": 8,
+        "context_tokens": 64, "save_steps": 2, "threads": 1, **changes,
+    }  # fmt: skip
+    text = "\n".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items())
+    (project / "rl.toml").write_text(text, encoding="utf-8")
+    return read_toml(project / "rl.toml", rl.RlConfig, roots=(project,))
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+def test_a_run_moves_the_last_blocks_only_and_writes_branch_curves_and_report(project, algorithm):
+    before = {name: t.clone() for name, t in load_file(project / "parent/model.safetensors").items()}
+    summary = rl.train(config_of(project, algorithm=algorithm))
+    assert summary["steps"] == 4
+    info = branches.read_branch(project / "out")
+    assert (info.kind, info.blocks) == ("policy", 1)
+    moved = branches.tensors_of(project / "out")
+    assert all(".h.2." in name or "ln_f" in name for name in moved)
+    old = {n if n.startswith("transformer.") else f"transformer.{n}": t for n, t in before.items()}
+    assert any(not torch.equal(moved[name], old[name]) for name in moved)
+    after = load_file(project / "parent/model.safetensors")
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    rows = (project / "work/tiny/steps.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 5 and rows[0].startswith("step,reward")
+    page = (project / "work/tiny/report.html").read_text(encoding="utf-8")
+    assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_before_the_first_step_policy_and_reference_are_the_same(project):
+    run = rl.start(config_of(project, algorithm="grpo"))
+    figures = rl_step.take_step(run)
+    assert figures["kl"] == 0.0
+    assert figures["sampling_gap"] < 1e-4
+    assert rl_step.take_step(run)["kl"] != 0.0
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
+def test_a_resumed_run_is_bit_equal_to_one_that_never_stopped(project, algorithm):
+    rl.train(config_of(project, algorithm=algorithm))
+    whole = branches.tensors_of(project / "out")
+    table = (project / "work/tiny/steps.csv").read_text(encoding="utf-8")
+    rl.train(config_of(project, algorithm=algorithm, steps=2, name="halved"))
+    rl.train(config_of(project, algorithm=algorithm, steps=4, name="halved"), resume=True)
+    again = branches.tensors_of(project / "out")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+    def figures(text):  # all columns but the seconds
+        return [row.split(",")[:9] for row in text.splitlines()]
+
+    assert figures(table) == figures(
+        (project / "work/halved/steps.csv").read_text(encoding="utf-8")
+    )
+
+
+def test_a_run_over_its_kl_budget_stops_with_the_last_policy_within_it(project):
+    summary = rl.train(config_of(project, algorithm="rloo", learning_rate=3e-2, kl_budget=0.05, steps=20))
+    assert "above the budget" in summary["stopped_by"] and summary["steps"] < 20
+    trunk, _ = load_trunk(project / "parent", 1)
+    reference = {name: t.clone() for name, t in trunk.branch_tensors(trunk.policy).items()}
+    final = branches.tensors_of(project / "out")
+    assert all(torch.equal(final[name], reference[name]) for name in final)  # the first step was already too much
+
+
+def test_nan_stops_naming_step_and_cases_and_keeps_the_saved_state(project, monkeypatch):
+    config = config_of(project, algorithm="rloo", steps=3, save_steps=1)
+    rl.train(config_of(project, algorithm="rloo", steps=1, save_steps=1))
+    saved = (project / "work/tiny/state.pt").read_bytes()
+    with pytest.raises(NotFinite, match=r"step 2.*c\d"):
+        run = rl.start(config)
+        states.restore(run, project / "work/tiny/state.pt")
+        with torch.no_grad():
+            run.trunk.policy.after["ln_f"].weight[0] = float("inf")
+        monkeypatch.setattr(rl_step, "generate", lambda run, cases: kept)
+        kept = rl_step.sample(
+            load_trunk(project / "parent", 1)[0], [[5, 6]] * 3, 2,
+            rl_step.Drawing(4, frozenset([1]), 0), torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        rl_step.take_step(run)
+    assert (project / "work/tiny/state.pt").read_bytes() == saved
+
+
+BAD = [
+    ({"samples": 1, "algorithm": "rloo"}, ConfigError, "samples must be 2"),
+    ({"samples": 1, "algorithm": "grpo"}, ConfigError, "samples must be 2"),
+    ({"blocks": 2}, Mismatch, "a reward branch of 2 is expected"),
+    ({"blocks": 9}, Mismatch, "blocks = 9"),
+    ({"parent": "nowhere"}, Damaged, "no such folder"),
+    ({"reward": "nowhere"}, Damaged, "reward.json"),
+    ({"prompts": ["nowhere.jsonl"]}, Exception, "nowhere.jsonl"),
+]
+
+
+@pytest.mark.parametrize("changes, error, words", BAD, ids=[words for _, _, words in BAD])
+def test_bad_input_is_named(project, changes, error, words):
+    with pytest.raises(error, match=words):
+        rl.train(config_of(project, **changes))
+    assert not (project / "out").exists()
+
+
+def test_a_reward_model_of_another_parent_is_refused(project):
+    trunk, _ = load_trunk(project / "parent", 1)
+    with torch.no_grad():
+        trunk.model.transformer.h[0].mlp.dense_h_to_4h.weight.add_(1e-3)
+    trunk.model.save_pretrained(project / "parent")
+    with pytest.raises(Mismatch, match="parent"):
+        rl.train(config_of(project))
+
+
+def test_a_state_of_other_settings_or_a_broken_one_is_refused(project):
+    rl.train(config_of(project, algorithm="rloo", steps=2))
+    with pytest.raises(Mismatch, match="other settings"):
+        rl.train(config_of(project, algorithm="rloo", learning_rate=2e-3), resume=True)
+    (project / "work/tiny/state.pt").write_bytes(b"PK broken")
+    with pytest.raises(Damaged, match=r"state\.pt"):
+        rl.train(config_of(project, algorithm="rloo"), resume=True)
+
+
+def test_an_empty_case_file_is_named(project):
+    (project / "prompts.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises((NoData, Exception), match=r"prompts"):
+        rl.train(config_of(project))
+
+
+def test_a_full_disk_leaves_the_state_saved_before(project, monkeypatch):
+    run = rl.start(config_of(project, algorithm="rloo"))
+    file = project / "work/state.pt"
+    states.save(run, file)
+    saved = file.read_bytes()
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(CheckpointError, match="free some space"):
+            states.save(run, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert file.read_bytes() == saved
+    assert [p.name for p in file.parent.iterdir()] == ["state.pt"]
+
+
+@pytest.mark.slow
+def test_sigterm_saves_after_the_step_and_says_how_to_go_on(project):
+    config_of(project, algorithm="rloo", steps=2000, save_steps=1000)
+    code = (
+        "import sys; from pathlib import Path; from huatuo import toml; from huatuo.models import branch;"
+        "from training import rl; root = Path(sys.argv[1]); toml.ROOT = branch.ROOT = rl.ROOT = root;"
+        "rl.train(toml.read_toml(root / 'rl.toml', rl.RlConfig, roots=(root,)))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(project)], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    table = project / "work/tiny/steps.csv"
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not (table.exists() and table.read_text().count("\n") > 2):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0 and "--resume" in said
+    assert (project / "work/tiny/state.pt").exists() and not (project / "out").exists()

@@ -1,0 +1,327 @@
+"""the whole loop as one command: `python -m training.refine configs/nano/refine.toml`.
+
+Votes of a record -> export -> reward model -> reinforcement learning -> evaluation on held-out cases -> release behind
+gates. Each stage also runs alone; a stage whose inputs have not changed since it was finished is not run again, and one
+that was stopped goes on where it was.
+"""
+
+import contextlib
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from huatuo.config import ModelConfig
+from huatuo.errors import ConfigError, HuatuoError, NoData, TrainingError
+from huatuo.models.branch import parent_digest
+from huatuo.models.checkpoint import sha256_of
+from huatuo.toml import ROOT, InsidePath, Settings, Texts, read_toml, shown_path
+from reviews.database import DEFAULT_NAME
+from reviews.errors import RecordError
+from reviews.export import export
+from reviews.store import Store
+from training import reward, rl
+from training.cases import draw_cases, read_cases, write_cases
+from training.flags import parse
+from training.release import GateFailed, Gates, Outcome, examine, release
+from training.report import Page, bars, curves
+from training.rl_report import CURVES
+from training.rubric import NOTE
+from training.simulate import SimulationConfig, simulate
+from training.verdict import Pair, compare, read_references
+
+
+class RefineConfig(Settings):
+    """One loop: configs/nano/refine.toml."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$", description="the new model's name")
+    record: InsidePath = Field(description="folder of the record whose votes are used")
+    study: str = Field(default="", description="only this study; default: all votes")
+    simulation: SimulationConfig | None = Field(
+        default=None,
+        description="votes to simulate when the record has none; without it that is an error",
+    )
+    model: InsidePath = Field(description="the parent's file in configs/models")
+    reward: InsidePath = Field(description="the reward model's TOML file")
+    rl: InsidePath = Field(description="the reinforcement learning's TOML file")
+    work: InsidePath = Field(default=Path("data/refine"), description="everything the loop writes")
+    prompts: int = Field(
+        default=600, ge=1, description="training cases to draw when `cases` is empty"
+    )
+    cases: Texts = Field(default=(), description="case files to learn on")
+    held_out: int = Field(default=200, ge=10, description="held-out cases of the evaluation")
+    references: Texts = Field(default=(), description="held-out corpus files for automatic metrics")
+    reference_count: int = Field(default=160, ge=1)
+    gates: Gates = Gates()
+    release: bool = Field(default=True, description="false: stop after the evaluation")
+    replace: bool = Field(default=False, description="take an earlier release's place")
+    seed: int = 42
+
+
+@dataclass
+class Loop:
+    """The loop's folder and what each stage was made from."""
+
+    config: RefineConfig
+    resume: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where this run's files lie."""
+        return ROOT / self.config.work / self.config.name
+
+    @property
+    def inside(self) -> Path:
+        """The same, from the project's folder."""
+        return self.config.work / self.config.name
+
+    def stage(
+        self, name: str, inputs: Sequence[Any], output: Path, make: Callable[[], object]
+    ) -> None:
+        """Runs `make` unless a finished stage of the same inputs left `output`; only then is it marked finished."""
+        mark = self.folder / f"{name}.done"
+        key = hashlib.sha256(json.dumps([str(part) for part in inputs]).encode()).hexdigest()
+        if self.resume and output.exists() and mark.exists() and mark.read_text() == key:
+            print(f"{name}: finished before", flush=True)
+            return
+        mark.unlink(missing_ok=True)
+        began = time.monotonic()
+        make()
+        self.seconds[name] = time.monotonic() - began
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(key)
+        print(f"{name}: {self.seconds[name]:.0f} s", flush=True)
+
+
+def refine(config: RefineConfig, *, resume: bool = False) -> dict[str, Any]:
+    """Runs the loop; returns {outcome, released}. Raises HuatuoError subclasses, RecordError; GateFailed last."""
+    loop = Loop(config, resume)
+    loop.folder.mkdir(parents=True, exist_ok=True)
+    model = read_toml(ROOT / config.model, ModelConfig)
+    if model.path is None or model.parent is not None:
+        raise ConfigError(
+            f"{config.model}: names no folder of whole weights; a branch's parent must be one"
+        )
+    parent = parent_digest(ROOT / model.path)
+    votes = _votes(loop)
+    cases = _cases(loop)
+    reward_config = _reward_config(loop, model)
+    loop.stage(
+        "reward", [reward_config.model_dump_json(), parent, votes], loop.folder / "reward/reward.json",
+        lambda: reward.train(reward_config, resume=resume),
+    )  # fmt: skip
+    rl_config = _rl_config(loop, model, cases)
+    made_of = [
+        rl_config.model_dump_json(),
+        parent,
+        sha256_of(loop.folder / "reward/reward.json"),
+        *map(sha256_of, cases),
+    ]
+    loop.stage(
+        "rl",
+        made_of,
+        loop.folder / "policy/branch.json",
+        lambda: rl.train(rl_config, resume=resume),
+    )
+    branch = sha256_of(loop.folder / "policy/branch.safetensors")
+    loop.stage(
+        "evaluate", [branch, config.model_dump_json()], loop.folder / "report.json",
+        lambda: _evaluate(loop, model, rl_config),
+    )  # fmt: skip
+    report = json.loads((loop.folder / "report.json").read_text(encoding="utf-8"))
+    outcome = Outcome.model_validate(report["gates"])
+    for gate in examine(outcome, config.gates):
+        print(f"{'ok  ' if gate.passed else 'FAIL'}  {gate.name:<22} {gate.value:<14} {gate.limit}")
+    result = {
+        "outcome": outcome.model_dump(),
+        "report": shown_path(loop.folder / "report.html"),
+        "released": None,
+    }
+    if config.release:
+        done = release(
+            loop.folder / "policy", config.name, outcome, config.gates, replace=config.replace
+        )
+        result["released"] = done.name
+    return result
+
+
+def _votes(loop: Loop) -> str:
+    """Exports the record's votes into votes/; returns the sha256 of its manifest's contents."""
+    config = loop.config
+    data, out = ROOT / config.record, loop.folder / "votes"
+    wanted = config.study or None
+    if config.simulation is not None and not _count(data, wanted):
+        print(
+            f"{config.record}: holds no votes; simulating {config.simulation.votes}. {NOTE['en']}",
+            flush=True,
+        )
+        simulate(config.simulation, data)
+    count = _count(data, wanted)
+    if not count:
+        raise NoData(
+            f"{config.record}: no votes{f' in the study {wanted}' if wanted else ''}; let physicians vote first, or name "
+            "another record; [simulation] plays simulated ones"
+        )
+    with contextlib.closing(Store.open(data / DEFAULT_NAME)) as store:
+        manifest = export(store.database, out, study=wanted, force=True)
+    print(f"votes: {count} from {config.record}", flush=True)
+    return hashlib.sha256(json.dumps(manifest.sha256, sort_keys=True).encode()).hexdigest()
+
+
+def _count(data: Path, study: str | None) -> int:
+    if not (data / DEFAULT_NAME).exists():
+        return 0
+    with contextlib.closing(Store.open(data / DEFAULT_NAME)) as store:
+        return sum(study in (None, vote.study) for vote in store.votes())
+
+
+def _cases(loop: Loop) -> list[Path]:
+    """The case files to learn on, and held-out.jsonl to be judged on, drawn once per seed."""
+    config = loop.config
+    held_out, train = loop.folder / "held-out.jsonl", loop.folder / "prompts.jsonl"
+
+    def make() -> None:
+        write_cases(held_out, draw_cases(config.held_out, held_out=True, seed=config.seed))
+        if not config.cases:
+            write_cases(train, draw_cases(config.prompts, held_out=False, seed=config.seed + 1))
+
+    loop.stage(
+        "cases", [config.held_out, config.prompts, config.seed, config.cases], held_out, make
+    )
+    return [ROOT / name for name in config.cases] or [train]
+
+
+def _reward_config(loop: Loop, model: ModelConfig) -> reward.RewardConfig:
+    return read_toml(
+        ROOT / loop.config.reward,
+        reward.RewardConfig,
+        {
+            "name": loop.config.name,
+            "parent": str(model.path),
+            "template": model.template,
+            "exports": json.dumps([str(loop.inside / "votes")]),
+            "held_out": json.dumps([str(loop.inside / "held-out.jsonl")]),
+            "out": str(loop.inside / "reward"),
+            "work": str(loop.inside / "work/reward"),
+            "seed": str(loop.config.seed),
+        },
+    )
+
+
+def _rl_config(loop: Loop, model: ModelConfig, cases: Sequence[Path]) -> rl.RlConfig:
+    return read_toml(
+        ROOT / loop.config.rl,
+        rl.RlConfig,
+        {
+            "name": loop.config.name,
+            "parent": str(model.path),
+            "template": model.template,
+            "reward": str(loop.inside / "reward"),
+            "prompts": json.dumps([str(path.relative_to(ROOT)) for path in cases]),
+            "out": str(loop.inside / "policy"),
+            "work": str(loop.inside / "work/rl"),
+            "seed": str(loop.config.seed),
+        },
+    )
+
+
+def _evaluate(loop: Loop, model: ModelConfig, trained: rl.RlConfig) -> None:
+    """Writes report.json, with the gates' figures, and report.html."""
+    config = loop.config
+    assert model.path is not None
+    pair = Pair(loop.folder / "policy", ROOT / model.path, model.template)
+    references = read_references(
+        [ROOT / name for name in config.references], config.reference_count
+    )
+    outcome, more, rows = compare(
+        pair,
+        read_cases(loop.folder / "held-out.jsonl"),
+        references,
+        model.generation,
+        kl_budget=trained.kl_budget or float("1e9"),
+        temperature=trained.temperature,
+        seed=config.seed,
+    )
+    report = {
+        "gates": outcome.model_dump(),
+        "figures": more,
+        "seconds": loop.seconds,
+        "seed": config.seed,
+    }
+    _page(loop, outcome, more, rows)
+    temporary = loop.folder / ".report.json.tmp"
+    temporary.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(loop.folder / "report.json")
+
+
+def _page(loop: Loop, outcome: Outcome, more: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    config = loop.config
+    page = Page(
+        f"Refined: {config.name}",
+        f"The refined model against its parent on {outcome.cases} held-out cases, judged by {outcome.judge}.\n"
+        f"{outcome.judge_note}",
+    )
+    page.heading("Gates").table(
+        [
+            (g.name, g.value, g.limit, "ok" if g.passed else "FAILED")
+            for g in examine(outcome, config.gates)
+        ],
+        ["gate", "value", "limit", ""],
+    )
+    page.heading("Against the parent").figure(
+        bars(
+            {"win rate": (outcome.win_rate, outcome.win_rate_low, outcome.win_rate_high)},
+            "wins, a tie counts half",
+            reference=0.5,
+        ),
+        f"{more['wins']} wins, {more['ties']} ties, {more['losses']} losses; 95 % interval by bootstrap over cases.",
+    )
+    page.table(
+        [(key, value) for key, value in more.items() if isinstance(value, int | float)],
+        ["figure", "value"],
+    )
+    page.heading("Parts of the rubric").table(
+        [
+            {
+                "kind": kind,
+                "part": part,
+                "parent": before,
+                "refined": more[f"parts_{kind}_refined"][part],
+            }
+            for kind in ("complete", "incomplete")
+            for part, before in more.get(f"parts_{kind}_parent", {}).items()
+        ]
+    )
+    steps = loop.folder / "work/rl" / config.name / "steps.csv"
+    if steps.exists():
+        page.heading("Reinforcement learning").figure(curves(steps, CURVES), "By step.")
+    page.heading("Answers").samples(rows)
+    page.save(loop.folder / "report.html")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns 0, or 2 when a gate failed or a stage could not run."""
+    path, resume, overrides = parse(
+        "training.refine", "From votes to a released model.", RefineConfig, arguments
+    )
+    try:
+        result = refine(read_toml(path, RefineConfig, overrides), resume=resume)
+    except GateFailed as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (HuatuoError, TrainingError, RecordError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(result, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

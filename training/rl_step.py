@@ -1,0 +1,241 @@
+"""one step of reinforcement learning: draw cases, answer, score, credit, update; everything random from seed and step."""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from huatuo.errors import NotFinite
+from huatuo.messages import Message
+from huatuo.models.trunk import Trunk
+from huatuo.prompts import encode
+from training import objectives
+from training.cases import Case
+from training.ensemble import RewardEnsemble
+from training.learner import Learner, Tokens, owners
+from training.objectives import KlControl, LengthLeash
+from training.rollout import Drawing, Rollouts, recomputed, sample
+from training.rubric import RubricJudge
+
+if TYPE_CHECKING:
+    from training.rl import RlConfig
+
+
+@dataclass
+class Run:
+    """What lives as long as a run."""
+
+    config: "RlConfig"
+    trunk: Trunk
+    tokenizer: Any
+    ensemble: RewardEnsemble
+    learner: Learner
+    value: Any
+    cases: Sequence[Case]
+    kl: KlControl
+    length: LengthLeash
+    accelerator: Accelerator
+    step: int = 0
+    within: dict[str, Tensor] | None = None
+    """The policy as it was when its KL was last measured within the budget."""
+
+
+def take_step(run: Run) -> dict[str, float]:
+    """One step; returns its figures by name. Raises NotFinite naming step and cases, FrozenMoved."""
+    config, marks = run.config, [time.monotonic()]
+    cases = draw(run)
+    rollouts = generate(run, cases)
+    marks.append(time.monotonic())
+    scores, spread = reward(run, rollouts)
+    old, reference, values = run.learner.score(rollouts)
+    assert old is not None
+    owner = owners(rollouts)
+    kl = torch.zeros(len(rollouts), device=old.device).index_add_(0, owner, old - reference)
+    marks.append(time.monotonic())
+    figures = _figures(
+        run,
+        cases,
+        rollouts,
+        scores,
+        spread,
+        kl,
+        old - rollouts.sampled[:, 1:][rollouts.answer[:, 1:]],
+    )
+    if run.length.wanted == 0:
+        run.length.wanted = figures["length"]
+    shaped = (
+        scores - run.length.penalty(rollouts.lengths) - config.unfinished * (~rollouts.finished)
+    )
+    tokens = credit(run, rollouts, Tokens(owner, old, reference, old, values), shaped, kl)
+    if not config.kl_budget or figures["kl"] <= config.kl_budget:
+        run.within = {
+            name: tensor.clone() for name, tensor in run.trunk.policy.state_dict().items()
+        }
+    _warm_up(run)
+    order = [
+        random.Random(f"{config.seed}/{run.step}/{epoch}").sample(
+            range(len(rollouts)), len(rollouts)
+        )
+        for epoch in range(config.epochs)
+    ]
+    try:
+        figures |= run.learner.update(rollouts, tokens, order)
+    except NotFinite as error:
+        names = ", ".join(case.id[:40] for case in cases[:4])
+        raise NotFinite(
+            f"step {run.step + 1}: {error}; its cases begin with {names}; lower learning_rate; the state saved last "
+            "is kept: go on from it with --resume"
+        ) from None
+    run.trunk.check_frozen()
+    run.kl.move(figures["kl"])
+    run.length.move(figures["length"])
+    marks.append(time.monotonic())
+    phases = ("generate_s", "score_s", "update_s")
+    figures |= {
+        name: end - begin for name, (begin, end) in zip(phases, pairwise(marks), strict=True)
+    }
+    run.step += 1
+    return figures
+
+
+def draw(run: Run) -> list[Case]:
+    """This process's share of the step's cases; an epoch's permutation by permutation."""
+    config, many = run.config, run.config.prompts_per_step
+    chosen = []
+    for place in range(run.step * many, (run.step + 1) * many):
+        lap, at = divmod(place, len(run.cases))
+        order = list(range(len(run.cases)))
+        random.Random(f"{config.seed}/lap/{lap}").shuffle(order)
+        chosen.append(run.cases[order[at]])
+    return chosen[run.accelerator.process_index :: run.accelerator.num_processes]
+
+
+def generate(run: Run, cases: Sequence[Case]) -> Rollouts:
+    """`samples` answers to each case, drawn from the policy as it is."""
+    config, tokenizer = run.config, run.tokenizer
+    room = config.context_tokens - config.max_new_tokens
+    prompts = [
+        encode(tokenizer, (Message("user", case.question),), config.template, max_tokens=room).ids
+        for case in cases
+    ]
+    how = Drawing(
+        max_new_tokens=config.max_new_tokens,
+        ends=frozenset([int(tokenizer.eos_token_id)]),
+        pad=int(tokenizer.pad_token_id),
+        temperature=config.temperature,
+        rows=config.rollout_rows,
+    )
+    generator = torch.Generator(run.trunk.device)
+    generator.manual_seed(hash((config.seed, run.step, run.accelerator.process_index)) % 2**63)
+    rollouts = sample(run.trunk, prompts, config.samples, how, generator)
+    return rollouts if config.capture else recomputed(run.trunk, rollouts)
+
+
+def reward(run: Run, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
+    """(pessimistic whitened rewards clipped to +-reward_clip, standard deviation over the ensemble), both (B,)."""
+    config, scores = run.config, []
+    for begin in range(0, len(rollouts), config.micro_batch):
+        part = rollouts.select(list(range(begin, min(begin + config.micro_batch, len(rollouts)))))
+        scores.append(run.ensemble.scores(part.states, part.fed, part.spoken))
+    members = torch.cat(scores, 1)  # (members, B)
+    spread = members.std(0, correction=0)
+    cautious = members.mean(0) - config.pessimism * spread
+    if not bool(torch.isfinite(cautious).all()):
+        raise NotFinite(
+            f"step {run.step + 1}: the reward model gives NaN; the state saved last is kept"
+        )
+    return cautious.clamp(-config.reward_clip, config.reward_clip), spread
+
+
+def credit(run: Run, rollouts: Rollouts, tokens: Tokens, scores: Tensor, kl: Tensor) -> Tokens:
+    """The tokens with their advantages (and returns, for PPO). scores, kl: (B,) rewards and KL per answer."""
+    config, owner = run.config, tokens.owner
+    assert tokens.old is not None
+    if config.algorithm == "ppo":
+        assert tokens.values is not None
+        each = -run.kl.coefficient * (tokens.old - tokens.reference)
+        last = rollouts.lengths.cumsum(0) - 1
+        each[last] += scores
+        advantages, tokens.returns = objectives.gae(
+            each, tokens.values, owner, gamma=config.gamma, lam=config.lam
+        )
+        tokens.advantages = objectives.whitened(advantages)
+    elif config.algorithm == "rloo":
+        whole = scores - run.kl.coefficient * kl
+        tokens.advantages = objectives.leave_one_out(whole, config.samples)[owner]
+    else:
+        tokens.advantages = objectives.group_normalised(scores, config.samples)[owner]
+    return tokens
+
+
+def _figures(
+    run: Run,
+    cases: Sequence[Case],
+    rollouts: Rollouts,
+    scores: Tensor,
+    spread: Tensor,
+    kl: Tensor,
+    gap: Tensor,
+) -> dict[str, float]:
+    judge = RubricJudge()
+    texts = texts_of(run, rollouts)
+    grades = [
+        judge.grade(case, text).score
+        for case, text in zip(
+            (c for c in cases for _ in range(run.config.samples)), texts, strict=True
+        )
+        if case.condition
+    ]
+    local = {
+        "reward": float(scores.mean()),
+        "spread": float(spread.mean()),
+        "kl": float(kl.mean()),
+        "length": float(rollouts.lengths.float().mean()),
+        "unfinished": float((~rollouts.finished).float().mean()),
+        "repeated": sum(map(repetition, texts)) / len(texts),
+        "rubric": sum(grades) / len(grades) if grades else float("nan"),
+        "sampling_gap": float(gap.abs().max()),
+    }
+    world = run.accelerator.num_processes
+    return {
+        **{name: summed(run.accelerator, value) / world for name, value in local.items()},
+        "kl_coefficient": run.kl.coefficient,
+        "length_pull": run.length.pull,
+    }
+
+
+def texts_of(run: Run, rollouts: Rollouts) -> list[str]:
+    """The answers as text."""
+    return [
+        run.tokenizer.decode(ids[answer], skip_special_tokens=True).strip()
+        for ids, answer in zip(rollouts.ids, rollouts.answer, strict=True)
+    ]
+
+
+def repetition(text: str, n: int = 8) -> float:
+    """The share of the text's runs of n characters that were there before."""
+    runs = [text[i : i + n] for i in range(len(text) - n + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+def _warm_up(run: Run) -> None:
+    share = min(1.0, (run.step + 1) / max(run.config.warm_up, 1))
+    rates = (run.config.learning_rate, run.config.value_learning_rate)
+    for group, rate in zip(run.learner.optimizer.param_groups, rates, strict=False):
+        group["lr"] = rate * share
+
+
+def summed(accelerator: Accelerator, number: float) -> float:
+    """The number's sum over the processes."""
+    if accelerator.num_processes == 1:
+        return number
+    total: Any = accelerator.reduce(
+        torch.tensor(number, device=accelerator.device, dtype=torch.float64), "sum"
+    )
+    return float(total)

@@ -1,0 +1,274 @@
+"""a branch against its parent on held-out cases: who wins, who asks back, how long, how far apart, which metrics fell.
+
+Both answer the same cases with the same settings and seeds. Wins are judged on cases that no training saw; intervals are
+bootstraps over cases. Automatic metrics compare with the corpus's own held-out answers by sacrebleu.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sacrebleu import corpus_bleu, corpus_chrf
+
+from huatuo.config import Generation
+from huatuo.errors import NoData
+from huatuo.messages import Message
+from huatuo.models.branch import check_parent, read_branch, tensors_of
+from huatuo.models.trunk import Trunk, load_trunk
+from huatuo.prompts import encode
+from training.cases import Case
+from training.examine import answers, asks_back
+from training.feedback import Judge
+from training.logprob import token_log_probs
+from training.release import Outcome
+from training.rollout import Drawing, sample
+from training.rubric import NOTE, RubricJudge
+
+RESAMPLES = 2000
+KL_CASES = 64
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The two sides' answers to the same questions, in order."""
+
+    parent: list[str]
+    refined: list[str]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A held-out question with the corpus's own answer. opener: its kind there."""
+
+    question: str
+    answer: str
+    opener: str
+
+
+def read_references(files: Sequence[Path], most: int, seed: int = 0) -> list[Reference]:
+    """Up to `most` first exchanges of held-out corpus files, each question once, in Chinese, always the same."""
+    found: dict[str, Reference] = {}
+    for file in files:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if row["language"] == "zh":
+                question, answer = (turn["content"] for turn in row["messages"][:2])
+                found[question] = Reference(question, answer, row["opener"])
+    chosen = sorted(found.values(), key=lambda reference: reference.question)
+    random.Random(seed).shuffle(chosen)
+    if not chosen:
+        raise NoData(
+            "no held-out conversations to compare with; write the corpus: python -m training.corpus"
+        )
+    return chosen[:most]
+
+
+class Pair:
+    """A parent and the branch laid over it, on one trunk; answers as either."""
+
+    def __init__(self, branch: Path, parent: Path, template: str) -> None:
+        info = read_branch(branch)
+        check_parent(info, parent)
+        self.trunk, self.tokenizer = load_trunk(parent, info.blocks)
+        self.tokenizer.padding_side = "left"
+        self.template = template
+        self.reference = self.trunk.branch().requires_grad_(False)
+        self._sides = {
+            "parent": {
+                k: v.clone() for k, v in self.trunk.branch_tensors(self.trunk.policy).items()
+            },
+            "refined": tensors_of(branch),
+        }
+
+    def become(self, side: str) -> Trunk:
+        """The trunk, saying what `parent` or `refined` says."""
+        self.trunk.put(self.trunk.policy, self._sides[side])
+        return self.trunk
+
+    def answer(self, questions: Sequence[str], settings: Generation, seed: int) -> Answered:
+        """Both sides' answers."""
+        said = {}
+        for side in ("parent", "refined"):
+            model: Any = self.become(side).model
+            said[side] = [
+                text for text, _ in answers(model, self.tokenizer, questions, settings, seed=seed)
+            ]
+        return Answered(**said)
+
+    @torch.no_grad()
+    def kl(
+        self, cases: Sequence[Case], settings: Generation, temperature: float, seed: int
+    ) -> float:
+        """Mean over answers of log p_refined - log p_parent, in nats per answer, on answers of the refined side.
+
+        temperature: of the distributions compared, as in training.
+        """
+        trunk = self.become("refined")
+        prompts = [
+            encode(
+                self.tokenizer,
+                (Message("user", c.question),),
+                self.template,
+                max_tokens=settings.context_tokens,
+            ).ids
+            for c in cases[:KL_CASES]
+        ]
+        how = Drawing(
+            settings.max_new_tokens,
+            frozenset([self.tokenizer.eos_token_id]),
+            self.tokenizer.pad_token_id,
+            temperature,
+        )
+        batch = sample(trunk, prompts, 1, how, torch.Generator(trunk.device).manual_seed(seed))
+        asked = batch.answer[:, 1:]
+        tokens = batch.ids[:, 1:][asked]
+        told = [
+            token_log_probs(
+                branch(batch.states, batch.fed)[asked],
+                trunk.vocabulary,
+                tokens,
+                temperature=temperature,
+            )[0]
+            for branch in (trunk.policy, self.reference)
+        ]
+        return float((told[0] - told[1]).sum()) / len(batch)
+
+
+def compare(
+    pair: Pair,
+    cases: Sequence[Case],
+    references: Sequence[Reference],
+    settings: Generation,
+    *,
+    kl_budget: float,
+    temperature: float,
+    judge: Judge | None = None,
+    seed: int = 0,
+) -> tuple[Outcome, dict[str, Any], list[dict[str, Any]]]:
+    """(what the gates ask about, further figures, sample rows for a report).
+
+    Raises NoData for cases that no judge can grade.
+    """
+    rubric = RubricJudge()
+    judge = judge or rubric
+    said = pair.answer([case.question for case in cases], settings, seed)
+    verdicts = [
+        judge.compare(c, a, b).winner
+        for c, a, b in zip(cases, said.refined, said.parent, strict=True)
+    ]
+    points = np.array([{"a": 1.0, "b": 0.0, "tie": 0.5}[winner] for winner in verdicts])
+    low, high = interval(points, seed)
+    incomplete = [i for i, case in enumerate(cases) if case.kind == "incomplete"]
+    scored = {
+        side: [rubric.grade(c, t) for c, t in zip(cases, getattr(said, side), strict=True)]
+        for side in ("parent", "refined")
+    }
+    lengths = {
+        side: float(np.mean([len(t) for t in getattr(said, side)]))
+        for side in ("parent", "refined")
+    }
+    metrics, warned = _against(pair, references, settings, seed)
+    outcome = Outcome(
+        win_rate=float(points.mean()),
+        win_rate_low=low,
+        win_rate_high=high,
+        kl=pair.kl(cases, settings, temperature, seed),
+        kl_budget=kl_budget,
+        length_ratio=lengths["refined"] / max(lengths["parent"], 1.0),
+        asks_back_parent=_asks(said.parent, incomplete),
+        asks_back=_asks(said.refined, incomplete),
+        metrics_parent=metrics["parent"],
+        metrics=metrics["refined"],
+        red_flags_parent=warned["parent"],
+        red_flags=warned["refined"],
+        cases=len(cases),
+        judge=judge.name,
+        judge_note=NOTE["en"] if judge.name == rubric.name else "",
+    )
+    more: dict[str, Any] = {
+        "wins": verdicts.count("a"), "losses": verdicts.count("b"), "ties": verdicts.count("tie"),
+        "length_parent": lengths["parent"], "length_refined": lengths["refined"],
+    }  # fmt: skip
+    for kind in ("complete", "incomplete"):
+        of_kind = [i for i, case in enumerate(cases) if case.kind == kind]
+        if of_kind:
+            more[f"win_rate_{kind}"] = float(points[of_kind].mean())
+            for side in ("parent", "refined"):
+                more[f"rubric_{kind}_{side}"] = float(
+                    np.mean([scored[side][i].score for i in of_kind])
+                )
+                parts = scored[side][of_kind[0]].parts
+                more[f"parts_{kind}_{side}"] = {
+                    name: round(float(np.mean([scored[side][i].parts[name] for i in of_kind])), 3)
+                    for name in parts
+                }
+    rows = [
+        {
+            "prompt": cases[i].question,
+            "answers": {"parent": said.parent[i], "refined": said.refined[i]},
+            "scores": {side: {"rubric": scored[side][i].score} for side in ("parent", "refined")},
+            "note": {"a": "refined wins", "b": "parent wins", "tie": "tie"}[verdicts[i]],
+        }
+        for i in _examples(verdicts)
+    ]
+    return outcome, more, rows
+
+
+def interval(points: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over cases."""
+    rng = np.random.default_rng(seed)
+    means = points[rng.integers(0, len(points), (RESAMPLES, len(points)))].mean(1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def _asks(texts: Sequence[str], rows: Sequence[int]) -> float:
+    return sum(asks_back(texts[i]) for i in rows) / max(len(rows), 1)
+
+
+def _against(
+    pair: Pair, references: Sequence[Reference], settings: Generation, seed: int
+) -> tuple[dict[str, dict[str, float]], dict[str, float | None]]:
+    """(metrics per side, share of emergency openers answered with a warning per side).
+
+    BLEU with sacrebleu's Chinese tokenisation, chrF, and Distinct-1/2 over characters; all in [0, 1], higher is better.
+    """
+    said = pair.answer([reference.question for reference in references], settings, seed)
+    plain = [i for i, r in enumerate(references) if r.opener != "emergency"]
+    urgent = [i for i, r in enumerate(references) if r.opener == "emergency"]
+    truth = [[references[i].answer for i in plain]]
+    metrics, warned = {}, {}
+    for side in ("parent", "refined"):
+        texts = getattr(said, side)
+        chosen = [texts[i] for i in plain]
+        metrics[side] = {
+            "bleu": corpus_bleu(chosen, truth, tokenize="zh").score / 100,
+            "chrf": corpus_chrf(chosen, truth).score / 100,
+            "distinct_1": distinct(chosen, 1),
+            "distinct_2": distinct(chosen, 2),
+        }
+        hits = [any(word in texts[i] for word in _AT_ONCE) for i in urgent]
+        warned[side] = sum(hits) / len(hits) if hits else None
+    return metrics, warned
+
+
+_AT_ONCE = ("急诊", "120", "立即", "立刻", "马上")
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Different runs of n characters over all of them. Source: Li et al. 2016 (arXiv 1510.03055)."""
+    runs = [text[i : i + n] for text in texts for i in range(len(text) - n + 1)]
+    return len(set(runs)) / max(len(runs), 1)
+
+
+def _examples(verdicts: Sequence[str]) -> list[int]:
+    """Wins and losses alike, so that a report does not flatter."""
+    groups = [
+        [i for i, v in enumerate(verdicts) if v == w][:n]
+        for w, n in (("a", 5), ("b", 5), ("tie", 2))
+    ]
+    return [i for group in groups for i in group]
