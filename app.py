@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +26,7 @@ from huatuo.arena import Arena
 from huatuo.chat import ChatDesk
 from huatuo.config import ROOT, AppConfig, read_models, read_toml
 from huatuo.engines.pool import Pool
+from huatuo.engines.watch import Watcher
 from huatuo.errors import ConfigError, HuatuoError
 from huatuo.ui import admin, chat, compare, download, results, review
 from huatuo.writing import Desk
@@ -55,7 +56,7 @@ class Parts:
     pool: Pool
     desk: Desk
     accounts: Accounts
-    broken: Mapping[str, ConfigError]
+    watcher: Watcher
 
 
 def data_folder(config: AppConfig, root: Path = ROOT) -> Path:
@@ -75,16 +76,18 @@ def open_parts(config: AppConfig, root: Path = ROOT) -> Parts:
     """Opens the record and names the models; nothing is loaded yet. Raises RecordError, ConfigError."""
     store = Store.open(data_folder(config, root) / DEFAULT_NAME, names_itself=_names_itself)
     people = People(store.database)
-    models, broken = read_models(root / config.models_dir)
+    models_dir = root / config.models_dir
+    models, broken = read_models(models_dir)
+    pool = Pool(models, root, config.deadlines, broken)
     return Parts(
         config=config,
         store=store,
         people=people,
         chats=Chats(store.database),
-        pool=Pool(models, root, config.deadlines),
+        pool=pool,
         desk=Desk(),
         accounts=Accounts(people, config),
-        broken=broken,
+        watcher=Watcher(models_dir, root, pool),
     )
 
 
@@ -106,7 +109,7 @@ def make_app(parts: Parts) -> FastAPI:
         web.Page(
             "admin",
             admin.ROLE,
-            lambda lang: admin.build(store, parts.people, pool, parts.broken, accounts, lang),
+            lambda lang: admin.build(store, parts.people, pool, accounts, lang),
         ),
     )  # fmt: skip
 
@@ -114,11 +117,12 @@ def make_app(parts: Parts) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # The first page comes before the weights: loading both at once would slow the reader.
         asyncio.get_running_loop().call_later(LOAD_AFTER_S, pool.start)
-        tidier = asyncio.create_task(_tidy(parts))
+        tasks = [asyncio.create_task(job) for job in (_tidy(parts), parts.watcher.run())]
         try:
             yield
         finally:
-            tidier.cancel()
+            for task in tasks:
+                task.cancel()
             await parts.desk.close()
             await pool.close()
             store.close()
@@ -187,7 +191,7 @@ def main() -> int:
             f"  {parts.accounts.link(token, config.language)}\n",
             flush=True,
         )
-    for file, why in parts.broken.items():
+    for file, why in parts.pool.broken.items():
         log.warning("%s is left out: %s", file, why)
     uvicorn.Server(web.uvicorn_config(app, config)).run()
     return 0

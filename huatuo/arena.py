@@ -85,6 +85,7 @@ class Arena:
     ) -> tuple[str, dict[str, int]]:
         """Sends one message to both sides; draws the pair at the first one.
 
+        While fewer than two contestants are ready and others load, waits for them.
         Returns the assignment's id and what was masked. Raises InputError, TooFast, NotFinished (the
         turn before is not complete), AssignmentClosed, NotYours, Unavailable (fewer than two
         contestants are ready).
@@ -93,6 +94,8 @@ class Arena:
         self._accounts.allow(session, "ask")
         masked = privacy.mask(text)
         rater = rater_of(session)
+        if assignment_id is None:  # in the first seconds after a start the models are still loading
+            await self._pool.wait(2)
 
         def store() -> str:
             opened = assignment_id or self.current(session)
@@ -217,9 +220,7 @@ def told(comparison: Comparison, side: Literal["a", "b"]) -> Conversation:
 
 def model_names(pool: Pool) -> tuple[str, ...]:
     """Everything that a model is called here: what a blind answer must not say."""
-    configs = pool.configs
-    titles = {title for model in configs.values() for title in (model.title_zh, model.title_en)}
-    return (*titles, *configs)
+    return tuple(sorted(pool.called))
 
 
 def show(

@@ -90,7 +90,7 @@ class Generation(Settings):
 
 
 FAILURES = ("", "stall", "cut", "error", "empty", "busy", "refuse", "length", "endless")
-_LOCAL = {"path", "template", "sha256", "dtype", "device"}
+_LOCAL = {"path", "parent", "template", "sha256", "dtype", "device"}
 _REMOTE = {"base_url", "model", "api_key_env", "leaves_country"}
 _SCRIPTED = {"says", "tokens_per_s", "fails"}
 _LOCAL_GENERATION = {"top_k", "repetition_penalty", "context_tokens"}
@@ -112,10 +112,17 @@ class ModelConfig(Settings):
     licence: str = ""
     note_zh: str = ""
     note_en: str = ""
-    path: InsidePath | None = Field(default=None, description="local: checkpoint folder")
+    path: InsidePath | None = Field(
+        default=None, description="local: checkpoint folder; with `parent`, a branch's folder"
+    )
+    parent: InsidePath | None = Field(
+        default=None, description="local: the whole model that the branch in `path` is laid over"
+    )
     template: str = Field(default="huatuo", description="local: prompt family")
     sha256: str = Field(
-        default="", pattern=r"^([0-9a-f]{64})?$", description="local: of model.safetensors"
+        default="",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="local: of model.safetensors, of a branch: branch.safetensors",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "cpu"

@@ -9,7 +9,6 @@ import argparse
 import csv
 import json
 import math
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -37,6 +36,7 @@ from huatuo.errors import HuatuoError, NoData, NotFinite
 from huatuo.models.checkpoint import replacing, save_manifest, sha256_of
 from huatuo.prompts import template_of
 from huatuo.toml import ROOT, InsidePath, Settings, Texts, read_toml
+from training import processes
 from training.data import read_conversations, tokenise
 
 
@@ -214,10 +214,10 @@ def read_rows(
 
 def arguments_of(config: SftConfig, work: Path, rows: int) -> TrainingArguments:
     """The Trainer's own arguments."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
     steps = config.max_steps
     if steps < 0:
-        steps = math.ceil(rows / (config.batch * config.accumulate * world)) * config.epochs
+        together = config.batch * config.accumulate * processes.count()
+        steps = math.ceil(rows / together) * config.epochs
     return TrainingArguments(
         output_dir=str(work),
         num_train_epochs=config.epochs,
@@ -234,7 +234,8 @@ def arguments_of(config: SftConfig, work: Path, rows: int) -> TrainingArguments:
         bf16=config.bf16,
         gradient_checkpointing=config.gradient_checkpointing,
         deepspeed=str(ROOT / config.deepspeed) if config.deepspeed else None,
-        use_cpu=config.device == "cpu",
+        # transformers would leave DeepSpeed out under use_cpu; without a GPU it runs on the CPU anyway
+        use_cpu=config.device == "cpu" and not config.deepspeed,
         train_sampling_strategy="group_by_length",
         logging_steps=config.log_steps,
         logging_nan_inf_filter=False,
@@ -245,6 +246,7 @@ def arguments_of(config: SftConfig, work: Path, rows: int) -> TrainingArguments:
         remove_unused_columns=False,
         seed=config.seed,
         report_to="none",
+        **processes.join(deepspeed=config.deepspeed is not None),
     )
 
 
@@ -259,7 +261,7 @@ def train(config: SftConfig, *, resume: bool = False) -> dict[str, float]:
     transformers.set_seed(config.seed)
     work = ROOT / config.work / config.name
     last = get_last_checkpoint(str(work)) if resume and work.is_dir() else None
-    if not resume:
+    if not resume and processes.rank() == 0:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(config)
@@ -373,7 +375,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ) as error:  # the outer border: a model folder that transformers cannot load
         print(f"{path}: {' '.join(str(error).split())[:400]}", file=sys.stderr)
         return 2
-    print(json.dumps(figures))
+    if processes.rank() == 0:
+        print(json.dumps(figures))
     return 0
 
 

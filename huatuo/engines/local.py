@@ -15,15 +15,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
-from transformers.utils import logging as transformers_logging
+from transformers import DynamicCache
 
 from huatuo import prompts
 from huatuo.config import Generation, ModelConfig
 from huatuo.engines.base import Chunk, Finish
-from huatuo.errors import Busy, Damaged, EngineError, Mismatch, Unavailable
+from huatuo.errors import Busy, EngineError, Unavailable
 from huatuo.messages import Conversation
-from huatuo.models.registry import check_folder
+from huatuo.models.loaded import load_branch, load_model
 
 ANSWERS_AT_ONCE = 2
 SMALL = 200_000_000
@@ -31,7 +30,7 @@ SMALL = 200_000_000
 
 
 class LocalEngine:
-    """A causal language model in this process.
+    """A causal language model in this process: a whole folder, or a branch on a parent's shared weights.
 
     Raises CheckpointError at construction: Untrusted, Damaged or Mismatch, naming file or tensor.
     """
@@ -39,9 +38,7 @@ class LocalEngine:
     def __init__(self, config: ModelConfig, root: Path) -> None:
         self.name = config.name
         self._config = config
-        folder = root / config.path if config.path else root
-        check_folder(folder, config.sha256)
-        self.model, self.tokenizer = load(folder, config)
+        self.model, self.tokenizer = _load(config, root)
         self._workers = ThreadPoolExecutor(ANSWERS_AT_ONCE, thread_name_prefix=config.name)
         self._closed = threading.Event()
         self._memory_failures = 0
@@ -139,39 +136,12 @@ class LocalEngine:
         return {*stops, self.tokenizer.eos_token_id} - {None}
 
 
-def load(folder: Path, config: ModelConfig) -> tuple[Any, Any]:
-    """(model in eval mode, tokenizer) of a verified folder. Raises Damaged, Mismatch."""
-    quiet: Any = transformers_logging
-    quiet.disable_progress_bar()
-    quiet.set_verbosity_error()
-    auto: Any = AutoModelForCausalLM
-    safe: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
-        model, report = auto.from_pretrained(
-            folder,
-            use_safetensors=True,
-            dtype=_dtype(config.dtype, device),
-            output_loading_info=True,
-            **safe,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Damaged(f"{folder}: cannot be loaded: {first[:300]}") from error
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        for key in sorted(map(str, report.get(problem) or ())):
-            raise Mismatch(f"{folder}: {problem.replace('_', ' ')[:-1]} {key} in the weights")
-    for name, tensor in model.named_parameters():
-        if not bool(torch.isfinite(tensor).all()):
-            raise Damaged(f"{folder}: tensor {name} holds NaN or infinity")
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise Mismatch(
-            f"{folder}: the tokenizer has more words than the model; it is another model's"
-        )
-    return model.to(device).eval(), tokenizer
+def _load(config: ModelConfig, root: Path) -> tuple[Any, Any]:
+    folder = root / config.path if config.path else root
+    how = {"sha256": config.sha256, "dtype": config.dtype, "device": config.device}
+    if config.parent is None:
+        return load_model(folder, **how)
+    return load_branch(folder, root / config.parent, template=config.template, **how)
 
 
 def decode(
@@ -276,16 +246,6 @@ class _Text:
         body = text.rstrip()
         self._space = text[len(body) :]
         return body
-
-
-def _dtype(name: str, device: str) -> Any:
-    """The dtype of a config; 'auto' is the file's own on a GPU, the fastest exact-enough one on a CPU."""
-    if name != "auto":
-        return getattr(torch, name)
-    if device != "cpu":
-        return "auto"
-    fast: Any = torch.ops.mkldnn
-    return torch.bfloat16 if fast._is_mkldnn_bf16_supported() else torch.float32
 
 
 def _positions(model: Any) -> int:

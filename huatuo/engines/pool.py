@@ -14,10 +14,12 @@ from typing import Literal
 
 from huatuo.config import ModelConfig
 from huatuo.engines.base import Chunk, Deadlines, Engine, Finish, with_deadlines
-from huatuo.errors import HuatuoError, Unavailable
+from huatuo.errors import ConfigError, HuatuoError, Unavailable
 from huatuo.messages import Conversation
 
 State = Literal["ready", "loading", "down"]
+_SHOWN = {"title_zh", "title_en", "note_zh", "note_en", "licence", "demonstration", "contestant"}
+"""Keys that only say how a model is shown and used: a change of them needs no other engine."""
 log = logging.getLogger(__name__)
 
 
@@ -29,17 +31,34 @@ class _Slot:
     state: State = "loading"
     why: str = "is being loaded"
     engine: Engine | None = None
+    answers: int = 0
+    retired: bool = False
+
+    async def retire(self) -> None:
+        """No new answers; closes the engine when the last answer that is running has ended."""
+        self.retired = True
+        if self.engine is not None and not self.answers:
+            await self.engine.close()
 
 
 class Pool:
-    """Every model of `models` behind one door. root: the folder that relative checkpoint paths start at."""
+    """Every model of `models` behind one door. root: the folder that relative checkpoint paths start at.
+
+    broken: why a file of configs/models names no model, by file.
+    """
 
     def __init__(
-        self, models: Mapping[str, ModelConfig], root: Path, deadlines: Deadlines | None = None
+        self,
+        models: Mapping[str, ModelConfig],
+        root: Path,
+        deadlines: Deadlines | None = None,
+        broken: Mapping[str, ConfigError] | None = None,
     ) -> None:
+        self.broken: Mapping[str, ConfigError] = dict(broken or {})
         self._root = root
         self._deadlines = deadlines or Deadlines()
         self._slots = {name: _new_slot(config) for name, config in models.items()}
+        self._called = _names(models)
         self._loading = threading.Lock()
         self._closed = False
 
@@ -47,19 +66,28 @@ class Pool:
         """Loads in a background thread, one model after another, the light ones first; returns at once."""
         threading.Thread(target=self._load_all, name="models", daemon=True).start()
 
-    async def refresh(self, models: Mapping[str, ModelConfig]) -> None:
+    async def refresh(
+        self,
+        models: Mapping[str, ModelConfig],
+        broken: Mapping[str, ConfigError] | None = None,
+    ) -> None:
         """Takes over changed configurations: new and changed models and those that were down are loaded
-        again, removed ones closed; answers that are running keep their engine."""
+        again, removed ones closed when the answers that are running have ended."""
         old, slots = self._slots, {}
         for name, config in models.items():
             kept = old.get(name)
-            same = kept is not None and kept.config == config and kept.state != "down"
-            slots[name] = kept if kept is not None and same else _new_slot(config)
+            if kept is not None and kept.state != "down" and _same_engine(kept.config, config):
+                kept.config = config
+                slots[name] = kept
+            else:
+                slots[name] = _new_slot(config)
+        self._called |= _names(models)
         self._slots = slots
+        self.broken = dict(broken or {})
         self.start()
         for name, slot in old.items():
-            if slots.get(name) is not slot and slot.engine is not None:
-                await slot.engine.close()
+            if slots.get(name) is not slot:
+                await slot.retire()
 
     def state(self, name: str) -> State:
         """'ready', 'loading' or 'down'; an unknown name is 'down'."""
@@ -84,13 +112,34 @@ class Pool:
         """Name -> what its file says, of every model that is known."""
         return {name: slot.config for name, slot in self._slots.items()}
 
+    @property
+    def called(self) -> frozenset[str]:
+        """Every name and title that a model had here since the start, also of those removed."""
+        return frozenset(self._called)
+
     def ready(self) -> list[str]:
         """Names of the models that can answer now."""
         return [name for name, slot in self._slots.items() if slot.state == "ready"]
 
     def contestants(self) -> list[str]:
         """Names of the ready models that may be drawn for a comparison."""
-        return [name for name in self.ready() if self._slots[name].config.contestant]
+        return [
+            name
+            for name, slot in self._slots.items()
+            if slot.state == "ready" and slot.config.contestant
+        ]
+
+    def awaits(self, contestants: int) -> bool:
+        """Whether fewer contestants than this are ready, and others still load that make up for it."""
+        slots = [slot for slot in self._slots.values() if slot.config.contestant]
+        ready = sum(slot.state == "ready" for slot in slots)
+        return ready < contestants <= ready + sum(slot.state == "loading" for slot in slots)
+
+    async def wait(self, contestants: int) -> None:
+        """Until this many contestants are ready, or cannot be, or the patience for a first token is over."""
+        patience = time.monotonic() + self._deadlines.first_token_s
+        while self.awaits(contestants) and time.monotonic() < patience:
+            await asyncio.sleep(0.05)
 
     async def stream(
         self, name: str, conversation: Conversation, seed: int
@@ -99,23 +148,27 @@ class Pool:
 
         Raises Unavailable when it is down or does not come up, and whatever the engine raises.
         """
-        engine = await self._engine(name)
+        slot = await self._ready_slot(name)
+        engine: Engine | None = slot.engine
+        if engine is None:
+            raise Unavailable(f"{name}: {self.why(name)}")
         question = conversation[-1].text if conversation else ""
-        answer = engine.stream(conversation, seed=seed)
-        checked = with_deadlines(answer, self._deadlines, question=question)
+        slot.answers += 1
+        checked = with_deadlines(
+            engine.stream(conversation, seed=seed), self._deadlines, question=question
+        )
         try:
             async for item in checked:
                 yield item
         except Unavailable as error:
-            slot = self._slots.get(name)
-            if slot is not None and slot.engine is engine and slot.config.engine == "local":
-                slot.state, slot.why = (
-                    "down",
-                    str(error),
-                )  # a local model does not come back by itself
+            if slot.config.engine == "local":  # it does not come back by itself
+                slot.state, slot.why = "down", str(error)
             raise
         finally:
+            slot.answers -= 1
             await checked.aclose()
+            if slot.retired and not slot.answers:
+                await engine.close()
 
     async def close(self) -> None:
         """Closes every engine; what is still loading is dropped when it is done."""
@@ -125,14 +178,14 @@ class Pool:
             if slot.engine is not None:
                 await slot.engine.close()
 
-    async def _engine(self, name: str) -> Engine:
+    async def _ready_slot(self, name: str) -> _Slot:
         patience = time.monotonic() + self._deadlines.first_token_s
         while self.state(name) == "loading" and time.monotonic() < patience:
             await asyncio.sleep(0.05)
         slot = self._slots.get(name)
-        if slot is None or slot.engine is None or slot.state != "ready":
+        if slot is None or slot.state != "ready":
             raise Unavailable(f"{name}: {self.why(name)}")
-        return slot.engine
+        return slot
 
     def _load_all(self) -> None:
         with self._loading:
@@ -145,9 +198,11 @@ class Pool:
     def _load(self, slot: _Slot) -> None:
         started = time.monotonic()
         try:
-            slot.engine = make_engine(slot.config, self._root)
-            if not self._closed:
-                slot.state, slot.why = "ready", ""
+            engine = make_engine(slot.config, self._root)
+            if self._closed or slot.retired:
+                return  # nobody waits for it any more
+            slot.engine = engine
+            slot.state, slot.why = "ready", ""
             log.info("model %s ready in %.1f s", slot.config.name, time.monotonic() - started)
         except HuatuoError as error:
             slot.state, slot.why = "down", str(error)
@@ -156,6 +211,15 @@ class Pool:
             slot.state, slot.why = "down", f"cannot be loaded ({type(error).__name__}); see the log"
         if slot.state == "down":
             log.warning("model %s is down: %s", slot.config.name, slot.why)
+
+
+def _same_engine(one: ModelConfig, other: ModelConfig) -> bool:
+    return one.model_dump(exclude=_SHOWN) == other.model_dump(exclude=_SHOWN)
+
+
+def _names(models: Mapping[str, ModelConfig]) -> set[str]:
+    titles = {title for model in models.values() for title in (model.title_zh, model.title_en)}
+    return titles | set(models)
 
 
 def _new_slot(config: ModelConfig) -> _Slot:

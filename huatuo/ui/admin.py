@@ -1,7 +1,7 @@
 """the admin page: accounts and invitations, the models and why one is missing, studies, the audit record."""
 
 import html as escape
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -9,7 +9,7 @@ import gradio as gr
 from huatuo.accounts import INVITATION_HOURS, ROLES, Accounts, Role
 from huatuo.arena import rater_of
 from huatuo.engines.pool import Pool
-from huatuo.errors import ConfigError
+from huatuo.errors import AccessError
 from huatuo.ui import conversation, frame
 from huatuo.ui.text import Language, say
 from reviews.errors import AuditBroken
@@ -17,17 +17,18 @@ from reviews.people import People
 from reviews.store import Store
 
 ROLE: Role = "admin"
+MODELS_EVERY_S = 1.5
+"""Seconds between two looks of an open page at the state of the models."""
 
 
 def build(
     store: Store,
     people: People,
     pool: Pool,
-    broken: Mapping[str, ConfigError],
     accounts: Accounts,
     language: Language,
 ) -> gr.Blocks:
-    """The page in one language. broken: the files of configs/models that could not be read, and why."""
+    """The page in one language. The table of models follows what happens in configs/models."""
     with frame.blocks("admin", language) as demo:
         frame.with_header(demo, accounts, "admin", language, ROLE)
         with gr.Column(elem_id="main", elem_classes=["wide", "admin"]):
@@ -58,7 +59,10 @@ def build(
                 )
                 disable = gr.Button(say("admin.disable", language), elem_id="disable")
                 enable = gr.Button(say("admin.enable", language), elem_id="enable")
-            state = frame.html(elem_id="state")
+            with gr.Column(elem_id="state"):
+                models = frame.html(elem_id="models")
+                record = frame.html(elem_id="record")
+            clock = gr.Timer(MODELS_EVERY_S)
 
         def accounts_table() -> list[Any]:
             rows = [
@@ -77,7 +81,16 @@ def build(
 
         def enter(request: gr.Request) -> list[Any]:
             accounts.require(request, ROLE)
-            return [*accounts_table(), _state(store, pool, broken, language)]
+            return [*accounts_table(), _models(pool, language), _record(store, language)]
+
+        def look(request: gr.Request) -> Any:
+            try:
+                accounts.require(request, ROLE)
+            except (
+                AccessError
+            ):  # signed out in another tab: said at the next click, not every second
+                return gr.skip()
+            return _models(pool, language)
 
         def send(name: str, role: str, request: gr.Request) -> list[Any]:
             session = accounts.require(request, ROLE)
@@ -119,17 +132,24 @@ def build(
         invite.click(frame.guarded(send, language), [name, role], [link, name], **frame.QUIETLY)
         disable.click(frame.guarded(switch(True), language), who, [table, who], **frame.QUIETLY)
         enable.click(frame.guarded(switch(False), language), who, [table, who], **frame.QUIETLY)
-        demo.load(frame.guarded(enter, language), None, [table, who, state], **frame.QUIETLY)
+        demo.load(
+            frame.guarded(enter, language), None, [table, who, models, record], **frame.QUIETLY
+        )
+        clock.tick(frame.guarded(look, language), None, models, **frame.QUIETLY)
     return demo
 
 
-def _state(store: Store, pool: Pool, broken: Mapping[str, ConfigError], language: Language) -> str:
-    def title(key: str) -> str:
-        return f"<h2>{say(key, language)}</h2>"
-
-    models = [(name, *_model(pool, name, language)) for name in pool.configs] + [
-        (file, say("admin.down", language), str(error)) for file, error in broken.items()
+def _models(pool: Pool, language: Language) -> str:
+    """Every model with its state, then the files that name none, and why."""
+    rows = [(name, *_model(pool, name, language)) for name in pool.configs] + [
+        (file, say("admin.down", language), str(error)) for file, error in pool.broken.items()
     ]
+    columns = [say(key, language) for key in ("results.model", "admin.state", "admin.why")]
+    return conversation.block(_title("admin.models", language) + _table(columns, rows), "state")
+
+
+def _record(store: Store, language: Language) -> str:
+    """The studies, and whether the record is whole."""
     studies = [(s.name, str(s.pairs), str(s.votes)) for s in store.studies()]
     try:
         verified = store.verify_audit()
@@ -137,9 +157,7 @@ def _state(store: Store, pool: Pool, broken: Mapping[str, ConfigError], language
     except AuditBroken as error:
         audit = say("admin.audit_broken", language, why=escape.escape(str(error)))
     return conversation.block(
-        title("admin.models")
-        + _table([say(k, language) for k in ("results.model", "admin.state", "admin.why")], models)
-        + title("admin.studies")
+        _title("admin.studies", language)
         + _table(
             [
                 say("review.study", language),
@@ -148,15 +166,20 @@ def _state(store: Store, pool: Pool, broken: Mapping[str, ConfigError], language
             ],
             studies,
         )
-        + title("admin.audit")
+        + _title("admin.audit", language)
         + f"<p>{audit}</p>",
         "state",
     )
 
 
+def _title(key: str, language: Language) -> str:
+    return f"<h2>{say(key, language)}</h2>"
+
+
 def _model(pool: Pool, name: str, language: Language) -> tuple[str, str]:
     """State and remark. Why a model is down stays in the words of who found out: they name the file."""
-    if not pool.config(name).enabled:
+    config = pool.configs.get(name)
+    if config is not None and not config.enabled:
         return say("admin.off", language), say("admin.off_why", language)
     state = pool.state(name)
     return say(f"admin.{state}", language), pool.why(name) if state == "down" else ""

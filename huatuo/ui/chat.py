@@ -22,7 +22,7 @@ def build(desk: ChatDesk, pool: Pool, accounts: Accounts, language: Language) ->
     with frame.blocks("chat", language) as demo:
         frame.with_header(demo, accounts, "chat", language, ROLE)
         with gr.Column(elem_id="main", elem_classes=["narrow"]):
-            frame.html(_badge(pool.configs.get(desk.model), language), elem_id="badge")
+            badge = frame.html(elem_id="badge")
             talk = frame.html(elem_id="talk")
             with gr.Column(elem_id="examples", visible=False) as examples:
                 frame.html(f'<p class="quiet">{say("chat.examples", language)}</p>')
@@ -48,6 +48,9 @@ def build(desk: ChatDesk, pool: Pool, accounts: Accounts, language: Language) ->
                 send = gr.Button(say("chat.send", language), variant="primary", elem_id="send")
 
         shown = [talk, examples, actions, again, stop, up, down]
+
+        def named() -> str:  # what the model's file says may change while the app runs
+            return _badge(pool.configs.get(desk.model), language)
 
         async def watch(request: gr.Request) -> AsyncIterator[list[Any]]:
             session = accounts.require(request, ROLE)
@@ -107,6 +110,7 @@ def build(desk: ChatDesk, pool: Pool, accounts: Accounts, language: Language) ->
         new.click(frame.guarded(restart, language), None, shown, **frame.QUIETLY)
         up.click(frame.guarded(rate(1), language), None, [up, down], **frame.QUIETLY)
         down.click(frame.guarded(rate(-1), language), None, [up, down], **frame.QUIETLY)
+        demo.load(frame.guarded(named, language), None, badge, queue=False, show_progress="hidden")
         demo.load(frame.guarded(watch, language), None, shown, **frame.QUIETLY)
     return demo
 

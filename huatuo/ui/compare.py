@@ -21,11 +21,10 @@ def build(
     arena: Arena, store: Store, pool: Pool, accounts: Accounts, language: Language
 ) -> gr.Blocks:
     """The page in one language. What the browser sends is an assignment id, never a name or a text."""
-    titles = duel.model_titles(pool, language)
 
     def view_of(seen: Duel) -> str:
         if seen.names is not None:
-            seen = _named(seen, titles)
+            seen = _named(seen, duel.model_titles(pool, language))
         return duel.draw(seen, language)
 
     with frame.blocks("compare", language) as demo:
@@ -98,6 +97,8 @@ def build(
 
         async def ask(text: str, ticket_id: str, request: gr.Request) -> AsyncIterator[list[Any]]:
             session = accounts.require(request, ROLE)
+            if not ticket_id and pool.awaits(2):
+                frame.tell(say("chat.loading", language), language)
             ticket_id, found = await arena.ask(session, ticket_id or None, text, language)
             if found:
                 frame.tell(conversation.masked(found, language), language)

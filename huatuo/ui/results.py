@@ -21,7 +21,6 @@ FEWEST_VOTES = 20
 
 def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> gr.Blocks:
     """The page in one language; drawn anew each time it is opened."""
-    titles = duel.model_titles(pool, language)
     with frame.blocks("results", language) as demo:
         frame.with_header(demo, accounts, "results", language, ROLE)
         with gr.Column(elem_id="main", elem_classes=["wide"]):
@@ -44,12 +43,13 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
             choices = [(say("results.all", language), ALL), *((name, name) for name in names)]
             return [
                 gr.update(choices=choices, value=ALL, visible=len(names) > 1),
-                report(counted, titles, language),
+                report(counted, duel.model_titles(pool, language), language),
             ]
 
         def choose(name: str, request: gr.Request) -> str:
             accounts.require(request, ROLE)
-            return report(store.counted_votes(name or None), titles, language)
+            counted = store.counted_votes(name or None)
+            return report(counted, duel.model_titles(pool, language), language)
 
         demo.load(frame.guarded(enter, language), None, [study, body], **frame.QUIETLY)
         study.input(frame.guarded(choose, language), study, body, **frame.QUIETLY)

@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -250,21 +251,21 @@ def write_models(folder: Path, port: int) -> None:
         (folder / f"{name}.toml").write_text(text, encoding="utf-8")
 
 
-@pytest.fixture(scope="session")
-def app() -> Iterator[App]:
-    """The app as `python app.py` starts it, once for all tests of this folder."""
+@contextmanager
+def served(write: Callable[[Path, int], None], chat_model: str) -> Iterator[App]:
+    """The app as `python app.py` starts it. write: fills the folder of models, given the models' port."""
     expect.set_options(timeout=PATIENCE_MS)
     models = Models()
     data = ROOT / "data" / f"test-browser-{secrets.token_hex(4)}"
     data.mkdir(parents=True)
-    write_models(data / "models", models.server_port)
+    write(data / "models", models.server_port)
     port, log = free_port(), data / "app.log"
     inside = data.relative_to(ROOT)
     flags = {
         "port": port,
         "data-dir": inside,
         "models-dir": inside / "models",
-        "chat-model": TALKER,
+        "chat-model": chat_model,
         **dict.fromkeys(("asks-per-minute", "visitor-asks-per-minute", "asks-per-day"), 9999),
     }
     command = [sys.executable, "app.py", *(f"--{key}={value}" for key, value in flags.items())]
@@ -285,6 +286,19 @@ def app() -> Iterator[App]:
             process.wait()
         models.shutdown()
         shutil.rmtree(data, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., AbstractContextManager[App]]:
+    """Starts an app of its own for tests that change what it serves."""
+    return served
+
+
+@pytest.fixture(scope="session")
+def app() -> Iterator[App]:
+    """The app on the models that stand here, once for all tests of this folder."""
+    with served(write_models, TALKER) as app:
+        yield app
 
 
 def _await_answer(app: App, process: "subprocess.Popen[bytes]") -> None:

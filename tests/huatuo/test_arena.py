@@ -216,3 +216,15 @@ def test_a_prepared_pair_cannot_be_opened_here_where_names_follow_the_vote(scene
             await scene.arena.ask(scene.rater, prepared.id, "还有呢", "zh")
 
     asyncio.run(act())
+
+
+def test_a_question_in_the_first_seconds_waits_for_the_models(scene: Scene) -> None:
+    async def act() -> None:
+        asking = asyncio.create_task(scene.arena.ask(scene.rater, None, "头疼", "zh"))
+        await asyncio.sleep(0.2)
+        assert not asking.done()
+        scene.pool.start()
+        ticket, _ = await asking
+        assert (await scene.finished(ticket))[-1].state == "votable"
+
+    asyncio.run(act())

@@ -181,6 +181,18 @@ def test_a_strange_model_name_is_refused(tmp_path: Path, name: str) -> None:
         (('engine = "scripted"\nsays = ["你好"]', 'engine = "local"'), "missing key path"),
         (('engine = "scripted"\nsays = ["你好"]', 'engine = "remote"'), "missing key base_url"),
         (("says", 'path = "x"\nsays'), "does not use the key path"),
+        (("says", 'parent = "x"\nsays'), "does not use the key parent"),
+        (
+            ('engine = "scripted"\nsays = ["你好"]', 'engine = "local"\nparent = "x"'),
+            "missing key path",
+        ),
+        (
+            (
+                'engine = "scripted"\nsays = ["你好"]',
+                'engine = "local"\npath = "x"\nparent = "../x"',
+            ),
+            "parent leads out of",
+        ),
         (('engine = "scripted"', 'engine = "magic"'), "engine"),
         (('says = ["你好"]', 'says = ["你好"]\nfails = "explode"'), "fails"),
         (

@@ -183,6 +183,42 @@ def test_refresh_takes_new_changed_and_removed_files(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_an_answer_keeps_its_engine_when_its_model_is_changed_or_removed(
+    tiny_checkpoint: Path,
+) -> None:
+    async def run() -> None:
+        pool = Pool({"weights": local(tiny_checkpoint)}, Path("/"), Deadlines())
+        await settled(pool, "weights")
+        whole = await collect(pool.stream("weights", ASK, 3))
+        slot = pool._slots["weights"]
+        engine: Any = slot.engine
+        running = pool.stream("weights", ASK, 3)
+        first = await anext(running)
+        await pool.refresh({})
+        assert pool.state("weights") == "down" and not engine._closed.is_set()
+        text, finish = await collect(running)
+        assert (getattr(first, "text", "") + text, finish) == whole
+        assert engine._closed.is_set(), "closed with its last answer"
+        with pytest.raises(Unavailable):
+            await collect(pool.stream("weights", ASK, 3))
+
+    asyncio.run(run())
+
+
+def test_a_pool_knows_whether_waiting_is_worth_it() -> None:
+    async def run() -> None:
+        pool = Pool({"a": scripted(), "b": scripted("b")}, Path("/"), FAST)
+        assert pool.awaits(2) and not pool.awaits(3)
+        started = time.monotonic()
+        await pool.wait(2)  # nothing loads: patience ends
+        assert 0.2 < time.monotonic() - started < 2
+        asyncio.get_running_loop().call_later(0.1, pool.start)
+        await pool.wait(2)
+        assert pool.contestants() == ["a", "b"] and not pool.awaits(2)
+
+    asyncio.run(run())
+
+
 def test_closing_a_stream_early_leaves_nothing_running() -> None:
     async def run() -> None:
         pool = Pool({"a": scripted(tokens_per_s=50.0)}, Path("/"), Deadlines())

@@ -1,0 +1,128 @@
+"""the reward model as reinforcement learning uses it: several branches on one trunk, calibrated, whitened, pessimistic.
+
+A reward is the scalar head's mean over the answer's tokens (pool "mean") or its value at the last one ("last"), divided
+by the temperature fitted on validation cases, so that a difference of two rewards is in log-odds; whitened, it has mean
+0 and standard deviation 1 over the training answers.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from huatuo.errors import Damaged, Mismatch
+from huatuo.models.branch import check_parent, read_branch, tensors_of
+from huatuo.models.trunk import Branch, Trunk
+
+REWARD = "reward.json"
+Pool = Literal["mean", "last"]
+
+
+def pooled(values: Tensor, answer_mask: Tensor, pool: Pool) -> Tensor:
+    """(B,) from (B, T), or (B, H) from (B, T, H): the mean over the answer's tokens, or the value at the last one.
+
+    An answer without tokens gives 0.
+    """
+    mask = answer_mask.to(values.dtype)
+    if pool == "last":
+        place = torch.arange(mask.shape[1], device=mask.device)
+        mask = (place == (mask * place).argmax(1, keepdim=True)) * mask
+    if values.dim() == 3:
+        mask = mask.unsqueeze(-1)
+    return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How raw rewards become calibrated and whitened. mean, std: of the calibrated ensemble mean on training answers."""
+
+    temperature: float
+    log_theta: float
+    mean: float
+    std: float
+
+
+class RewardEnsemble:
+    """Reward branches on one trunk, without gradients. members: at least one."""
+
+    def __init__(self, members: Sequence[Branch], pool: Pool, scale: Scale) -> None:
+        self.members = [member.eval().requires_grad_(False) for member in members]
+        self.pool, self.scale = pool, scale
+
+    @classmethod
+    def load(cls, folder: Path, trunk: Trunk, parent: Path | None = None) -> "RewardEnsemble":
+        """The ensemble that training.reward wrote. parent: the trunk's folder, checked when given.
+
+        Raises Damaged naming the file, Mismatch when a member belongs to another parent or number of blocks.
+        """
+        about = read_about(folder)
+        members = []
+        for name in about["members"]:
+            info = read_branch(folder / name)
+            if info.kind != "reward" or info.blocks != trunk.blocks:
+                raise Mismatch(
+                    f"{folder / name}: a {info.kind} branch of {info.blocks} blocks; a reward branch of {trunk.blocks} "
+                    "is expected"
+                )
+            if info.parent_sha256 != about["parent_sha256"]:
+                raise Mismatch(f"{folder / name}: belongs to another parent than {REWARD} names")
+            if parent is not None:
+                check_parent(info, parent)
+            member = trunk.branch(scalar=True)
+            trunk.put(member, tensors_of(folder / name))
+            members.append(member)
+        scale = Scale(*(float(about[key]) for key in ("temperature", "log_theta", "mean", "std")))
+        return cls(members, about["pool"], scale)
+
+    @torch.no_grad()
+    def raw(self, states: Tensor, attention_mask: Tensor, answer_mask: Tensor) -> Tensor:
+        """(members, B) float32, as the heads say."""
+        scores = [member(states, attention_mask) for member in self.members]
+        return torch.stack([pooled(s, answer_mask, self.pool) for s in scores])
+
+    def scores(
+        self, states: Tensor, attention_mask: Tensor, answer_mask: Tensor, *, whiten: bool = True
+    ) -> Tensor:
+        """(members, B) float32: calibrated and, by default, whitened.
+
+        states: (B, T, H) of Trunk.states. attention_mask: (B, T), padding on either side. answer_mask: (B, T), the
+        answer's tokens without its end mark. whiten=False: differences are in log-odds.
+        """
+        calibrated = self.raw(states, attention_mask, answer_mask) / self.scale.temperature
+        return (calibrated - self.scale.mean) / self.scale.std if whiten else calibrated
+
+    def pessimistic(
+        self, states: Tensor, attention_mask: Tensor, answer_mask: Tensor, spread: float = 1.0
+    ) -> Tensor:
+        """(B,) whitened mean over the members less `spread` times their standard deviation (0 for one member)."""
+        scores = self.scores(states, attention_mask, answer_mask)
+        return scores.mean(0) - spread * scores.std(0, correction=0)
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """reward.json, checked for the keys that scoring needs. Raises Damaged."""
+    path = folder / REWARD
+    try:
+        about: Any = json.loads(path.read_text(encoding="utf-8"))
+        ok = (
+            isinstance(about["members"], list)
+            and about["members"]
+            and all(isinstance(m, str) and Path(m).name == m for m in about["members"])
+            and about["pool"] in ("mean", "last")
+            and all(float(about[key]) > 0 for key in ("temperature", "std"))
+            and float(about["log_theta"]) >= 0
+            and isinstance(about["parent_sha256"], str)
+        )
+        float(about["mean"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(
+            f"{path}: cannot be read ({type(error).__name__}); train the reward model again"
+        ) from None
+    if not ok:
+        raise Damaged(f"{path}: does not describe a reward model; train it again")
+    checked: dict[str, Any] = about
+    return checked

@@ -1,0 +1,399 @@
+"""gates, then a new contestant: `python -m training.release BRANCH --name nano-refined --report report.json`.
+
+A branch that passes every gate is copied to data/models/NAME, and configs/models/released-NAME.toml is written last, in
+one step; a running app notices it within seconds. Files `released-*` are results of running and not tracked by git.
+Votes belong to a name, so a name never changes its weights unseen: the next branch of a name that is taken by an earlier
+release becomes NAME-2, NAME-3, ...; with `--replace` it takes the earlier one's place. No other model's file is touched.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from huatuo.config import ModelConfig, read_models
+from huatuo.errors import CheckpointError, ConfigError, HuatuoError, Mismatch, TrainingError
+from huatuo.models import branch, checkpoint
+from huatuo.toml import ROOT, Settings, read_toml, shown_path
+from training.data import BadData
+
+MODELS_DIR = Path("configs/models")
+FOLDER = Path("data/models")
+PREFIX = "released-"
+LONGEST_REASON = 300
+TITLES = {"zh": "{title}·改进", "en": "{title}, refined"}
+NOTES = {
+    "zh": "由“{title}”按投票改进而来。{note}",
+    "en": "Refined from “{title}” by votes. {note}",
+}
+FORCED = {
+    "zh": "未通过 {gates} 仍发布：{reason}",
+    "en": "Released in spite of {gates}: {reason}",
+}
+
+
+class Outcome(Settings):
+    """What an evaluation found of a branch: the object `gates` in report.json. Shares and rates in [0, 1]."""
+
+    win_rate: float = Field(ge=0, le=1, description="against the parent, a tie is half a win")
+    win_rate_low: float = Field(ge=0, le=1, description="lower end of the 95 % interval")
+    win_rate_high: float = Field(ge=0, le=1)
+    kl: float = Field(description="mean over answers, nats per answer, from the parent")
+    kl_budget: float = Field(gt=0)
+    length_ratio: float = Field(ge=0, description="mean length over the parent's")
+    asks_back_parent: float = Field(ge=0, le=1, description="on incomplete openers")
+    asks_back: float = Field(ge=0, le=1)
+    metrics_parent: dict[str, float] = Field(default={}, description="higher is better")
+    metrics: dict[str, float] = Field(default={})
+    red_flags_parent: float | None = Field(
+        default=None, description="share of red-flag cases with a warning in the answer"
+    )
+    red_flags: float | None = None
+    not_finite: bool = Field(default=False, description="NaN or infinity was met on the way")
+    cases: int = Field(ge=0, description="held-out cases behind the figures")
+    judge: str
+    judge_note: str = Field(default="", description="what the judge's numbers do not say")
+
+
+class Gates(Settings):
+    """The limits that a branch has to keep; also a table of configs/nano/refine.toml."""
+
+    win_rate_low: float = Field(default=0.5, ge=0, le=1, description="least lower end of it")
+    length_change: float = Field(default=0.2, ge=0, description="most, either way")
+    asks_back_drop: float = Field(default=0.05, ge=0, le=1, description="most, absolute")
+    metrics_drop: float = Field(default=0.05, ge=0, description="most, of any metric, relative")
+    red_flags_lost: float = Field(default=0.0, ge=0, le=1, description="most, absolute")
+    cases: int = Field(default=50, ge=1, description="least held-out cases")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate: what was found, what is allowed."""
+
+    name: str
+    value: str
+    limit: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Released:
+    """What a release wrote."""
+
+    name: str
+    file: Path
+    folder: Path
+
+
+class GateFailed(TrainingError):
+    """A branch that is not good enough; `gates` holds all of them."""
+
+    def __init__(self, gates: Sequence[Gate]) -> None:
+        self.gates = tuple(gates)
+        failed = "; ".join(
+            f"{g.name} is {g.value}, must be {g.limit}" for g in gates if not g.passed
+        )
+        super().__init__(f"not released: {failed}. `--force REASON` releases it all the same")
+
+
+def read_outcome(path: Path) -> Outcome:
+    """The object `gates` of a report. Raises BadData naming file and key."""
+    try:
+        report: Any = json.loads(path.read_text(encoding="utf-8"))
+        return Outcome.model_validate(report["gates"])
+    except OSError as error:
+        raise BadData(f"{path}: cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in ("gates", *first["loc"]))
+        raise BadData(f"{path}: {place}: {first['msg']}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BadData(f"{path}: holds no object `gates`; write it by training.refine") from None
+
+
+def examine(outcome: Outcome, gates: Gates) -> list[Gate]:
+    """Every gate with value and limit. What was not measured does not pass."""
+    change = outcome.length_ratio - 1
+    asks = outcome.asks_back - outcome.asks_back_parent
+    return [
+        _least("cases", outcome.cases, gates.cases),
+        _least("win_rate_low", outcome.win_rate_low, gates.win_rate_low),
+        _most("kl", outcome.kl, outcome.kl_budget),
+        _most("length_change", abs(change), gates.length_change, shown=f"{change:+.3f}"),
+        _most("asks_back_drop", -asks, gates.asks_back_drop),
+        *_metrics(outcome, gates),
+        _red_flags(outcome, gates),
+        Gate("finite", str(not outcome.not_finite), "True", not outcome.not_finite),
+    ]
+
+
+def _least(name: str, value: float, limit: float) -> Gate:
+    return Gate(name, f"{value:.4g}", f"at least {limit:g}", value >= limit)
+
+
+def _most(name: str, value: float, limit: float, *, shown: str = "") -> Gate:
+    return Gate(name, shown or f"{value:.4g}", f"at most {limit:g}", value <= limit + 1e-12)
+
+
+def _metrics(outcome: Outcome, gates: Gates) -> list[Gate]:
+    found = []
+    for name, before in sorted(outcome.metrics_parent.items()):
+        after = outcome.metrics.get(name)
+        if after is None:
+            found.append(Gate(f"metrics.{name}", "not measured", "measured", False))
+        elif before > 0:
+            found.append(_most(f"metrics.{name}", (before - after) / before, gates.metrics_drop))
+    return found
+
+
+def _red_flags(outcome: Outcome, gates: Gates) -> Gate:
+    if outcome.red_flags is None or outcome.red_flags_parent is None:
+        return Gate("red_flags_lost", "not measured", "measured", False)
+    lost = outcome.red_flags_parent - outcome.red_flags
+    return _most("red_flags_lost", lost, gates.red_flags_lost)
+
+
+def release(
+    folder: Path,
+    name: str,
+    outcome: Outcome,
+    gates: Gates | None = None,
+    *,
+    force: str = "",
+    replace: bool = False,
+    parent: str = "",
+    titles: Mapping[str, str] | None = None,
+    root: Path = ROOT,
+    models_dir: Path = MODELS_DIR,
+    models_folder: Path = FOLDER,
+) -> Released:
+    """Makes the branch a contestant; returns under which name.
+
+    parent: name of the model whose file is inherited from, '' to find it by sha256. titles: {"zh", "en"}.
+    Raises GateFailed, ConfigError (name taken, no file of the parent), Damaged, Mismatch, CheckpointError (disk full).
+    """
+    found = examine(outcome, gates or Gates())
+    failed = [gate.name for gate in found if not gate.passed]
+    if failed and not force.strip():
+        raise GateFailed(found)
+    reason = " ".join(force.split())[:LONGEST_REASON] if failed else ""
+    info = branch.read_branch(folder)
+    if info.kind != "policy":
+        raise Mismatch(f"{folder}: a {info.kind} branch cannot answer; release a policy branch")
+    branch.tensors_of(folder)  # finite, every one
+    models, _ = read_models(root / models_dir, roots=(root,))
+    base = _parent(info, models, parent, root)
+    wanted, name = name, _free_name(name, info.sha256, models, root / models_dir, replace)
+    version = name.removeprefix(wanted).replace("-", " ")
+    place = models_folder / name
+    about = {
+        "gates": {gate.name: [gate.value, gate.limit, gate.passed] for gate in found},
+        "outcome": outcome.model_dump(),
+        "forced": reason,
+    }
+    config = _config(name, version, info, base, place, titles or {}, reason, failed)
+    _copy(info, root / place, about)
+    file = root / models_dir / f"{PREFIX}{name}.toml"
+    _write(file, config, _remarks(outcome, reason), root)
+    return Released(name, file, root / place)
+
+
+def _parent(
+    info: branch.BranchInfo, models: Mapping[str, ModelConfig], named: str, root: Path
+) -> ModelConfig:
+    """The model whose weights are the branch's parent. Raises ConfigError, Mismatch."""
+    if named and named not in models:
+        raise ConfigError(f"--parent {named}: no file in configs/models has this name")
+    for name, config in models.items():
+        if config.path is None or config.parent is not None or named not in ("", name):
+            continue
+        known = config.sha256 or _digest_of(root / config.path)
+        if known != info.parent_sha256:
+            continue
+        branch.check_parent(info, root / config.path)
+        if config.template != info.template:
+            raise Mismatch(
+                f"{info.folder}: template {info.template}, but {name} has {config.template}"
+            )
+        return config
+    raise ConfigError(
+        f"{info.folder}: no file in configs/models serves its parent, sha256 {info.parent_sha256[:12]}…; "
+        "write one first: licence, template and generation come from there"
+    )
+
+
+def _digest_of(folder: Path) -> str:
+    try:
+        return branch.parent_digest(folder)
+    except CheckpointError:
+        return ""
+
+
+def _free_name(
+    name: str, sha256: str, models: Mapping[str, ModelConfig], folder: Path, replace: bool
+) -> str:
+    """The name itself, or its next version if an earlier release with other weights has it."""
+    number, wanted = 1, name
+    while True:
+        file = folder / f"{PREFIX}{wanted}.toml"
+        if wanted in models and not file.exists():
+            raise ConfigError(
+                f"--name {wanted}: is the name of another model in {shown_path(folder)}; choose another"
+            )
+        known = models.get(wanted)
+        if not file.exists() or replace or (known is not None and known.sha256 == sha256):
+            return wanted
+        number += 1
+        wanted = f"{name}-{number}"
+
+
+def _config(
+    name: str,
+    version: str,
+    info: branch.BranchInfo,
+    base: ModelConfig,
+    place: Path,
+    titles: Mapping[str, str],
+    reason: str,
+    failed: Sequence[str],
+) -> dict[str, Any]:
+    """The keys of the new model's file. Raises ConfigError for a name or a title that cannot be used."""
+    own = {"zh": (base.title_zh, base.note_zh), "en": (base.title_en, base.note_en)}
+    config: dict[str, Any] = {"name": name}
+    for language, (title, _) in own.items():
+        config[f"title_{language}"] = titles.get(language) or (
+            TITLES[language].format(title=title) + version
+        )
+    config |= {"engine": "local", "demonstration": base.demonstration, "licence": base.licence}
+    for language, (title, note) in own.items():
+        said = NOTES[language].format(title=title, note=note).strip()
+        if reason:
+            said += " " + FORCED[language].format(gates=", ".join(failed), reason=reason)
+        config[f"note_{language}"] = said
+    config |= {"path": place.as_posix(), "parent": str(base.path), "template": info.template}
+    config |= {"sha256": info.sha256, "dtype": base.dtype, "device": base.device}
+    config["generation"] = base.generation.model_dump(exclude_unset=True)
+    try:
+        ModelConfig.model_validate(config)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ConfigError(f"{name}: {'.'.join(map(str, first['loc']))} {first['msg']}") from None
+    return config
+
+
+def _copy(info: branch.BranchInfo, target: Path, about: Mapping[str, Any]) -> None:
+    """The branch with the release in its manifest, whole or not at all. Raises CheckpointError."""
+    if target.exists() and any(target.iterdir()) and not (target / branch.INFO).is_file():
+        raise CheckpointError(f"{target}: holds something else than a branch; move it away")
+    details = {k: v for k, v in info.manifest.items() if k not in ("format", "files")}
+    try:
+        with checkpoint.replacing(target) as fresh:
+            for name in (branch.WEIGHTS, branch.INFO):
+                shutil.copyfile(info.folder / name, fresh / name)
+            checkpoint.save_manifest(fresh, {**details, "release": dict(about)})
+    except OSError as error:
+        raise CheckpointError(f"{target}: cannot be written ({error.strerror})") from None
+    if branch.read_branch(target).sha256 != info.sha256:
+        raise CheckpointError(f"{target}: was changed while it was copied; release it again")
+
+
+def _remarks(outcome: Outcome, reason: str) -> list[str]:
+    figures = (
+        f"win rate {outcome.win_rate:.2f} [{outcome.win_rate_low:.2f}, {outcome.win_rate_high:.2f}] against its "
+        f"parent on {outcome.cases} held-out cases, judged by {outcome.judge}. {outcome.judge_note}"
+    )
+    lines = [
+        f"Released by training.release on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {figures}",
+        *([f"Forced: {reason}"] if reason else []),
+    ]
+    return [" ".join(line.split())[:900] for line in lines]
+
+
+def _write(file: Path, config: Mapping[str, Any], remarks: Sequence[str], root: Path) -> None:
+    """Writes the model's file in one step, after it was read back. Raises ConfigError."""
+    generation = config["generation"]
+    lines = [f"# {remark}" for remark in remarks]
+    lines += [f"{key} = {_toml(value)}" for key, value in config.items() if key != "generation"]
+    lines += ["", "[generation]", *(f"{key} = {_toml(value)}" for key, value in generation.items())]
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        read_toml(temporary, ModelConfig, roots=(root,))
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except OSError as error:
+        raise ConfigError(f"{shown_path(file)}: cannot be written ({error.strerror})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _toml(value: object) -> str:
+    """A string, number or truth value as TOML writes it."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; prints every gate; returns 0, or 2 when a gate failed or nothing could be released."""
+    parser = argparse.ArgumentParser(prog="python -m training.release", description="Release.")
+    parser.add_argument("branch", type=Path, help="folder of the policy branch")
+    parser.add_argument("--name", required=True, help="the new model's name, e.g. nano-refined")
+    parser.add_argument("--report", type=Path, required=True, help="report.json of the refinement")
+    parser.add_argument("--config", type=Path, help="TOML file with other limits than the defaults")
+    parser.add_argument("--force", default="", metavar="REASON", help="release in spite of gates")
+    parser.add_argument("--replace", action="store_true", help="take an earlier release's place")
+    parser.add_argument("--parent", default="", help="name of the parent's model; default: found")
+    parser.add_argument("--title-zh", default="")
+    parser.add_argument("--title-en", default="")
+    for key, field in Gates.model_fields.items():
+        flag = "--gate-" + key.replace("_", "-")
+        parser.add_argument(flag, dest=f"gate.{key}", metavar="LIMIT", help=field.description)
+    options = vars(parser.parse_args(arguments))
+    limits = {key[5:]: options.pop(key) for key in list(options) if key.startswith("gate.")}
+    try:
+        outcome = read_outcome(options["report"])
+        gates = _gates(options["config"], {k: v for k, v in limits.items() if v is not None})
+        for gate in examine(outcome, gates):
+            print(
+                f"{'ok  ' if gate.passed else 'FAIL'}  {gate.name:<22} {gate.value:<14} {gate.limit}"
+            )
+        titles = {"zh": options["title_zh"], "en": options["title_en"]}
+        done = release(
+            options["branch"],
+            options["name"],
+            outcome,
+            gates,
+            force=options["force"],
+            replace=options["replace"],
+            parent=options["parent"],
+            titles=titles,
+        )
+    except HuatuoError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"released as {done.name}: {shown_path(done.file)}")
+    return 0
+
+
+def _gates(path: Path | None, limits: Mapping[str, str]) -> Gates:
+    """The limits of a file, with flags over them. Raises ConfigError."""
+    if path is not None:
+        return read_toml(path, Gates, dict(limits))
+    try:
+        return Gates.model_validate({key: json.loads(text) for key, text in limits.items()})
+    except (ValueError, ValidationError):
+        raise ConfigError("--gate-…: a limit must be a number in its range; see --help") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

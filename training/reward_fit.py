@@ -1,0 +1,299 @@
+"""fits one member of the reward ensemble: soft-label Bradley-Terry with ties, head first, then the blocks.
+
+The scalar head is fitted first, on the pooled states of the untouched blocks (a ridge regression in 257 numbers, seconds),
+then head and blocks together: from a random head the first steps would spoil the blocks (source: Kumar et al. 2022,
+linear probing then fine-tuning). The best state by validation NLL is kept.
+Letters: B pairs, T tokens, H hidden width.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from huatuo.errors import NotFinite
+from training.ensemble import Pool, pooled
+
+Batch = Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]
+"""Pairs' numbers -> (rewards of a (B,), rewards of b (B,)), with gradient."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a fit is done with. Learning rates are per optimiser step; ridges are tried, the validation chooses."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    head_learning_rate: float
+    weight_decay: float
+    warm_up: float
+    clip: float
+    centering: float
+    ridges: Sequence[float]
+    evaluations: int
+    patience: int
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Targets of pairs: (N, 3) probabilities of a better, tie, b better; weight (N,)."""
+
+    target: Tensor
+    weight: Tensor
+
+    def take(self, rows: NDArray[np.int64]) -> "Aim":
+        """Some rows, in their order."""
+        at = torch.as_tensor(rows, dtype=torch.long)
+        return Aim(self.target[at], self.weight[at])
+
+
+def log_shares(d: Tensor, log_theta: Tensor) -> Tensor:
+    """(B, 3) log-probabilities of a better, tie, b better. Source: Rao and Kupper 1967; log_theta > 0."""
+    a = functional.logsigmoid(d - log_theta)
+    b = functional.logsigmoid(-d - log_theta)
+    return torch.stack([a, torch.log(torch.expm1(2 * log_theta)) + a + b, b], dim=1)
+
+
+def preference_loss(d: Tensor, aim: Aim, log_theta: Tensor) -> Tensor:
+    """(B,) weighted cross entropy of the soft targets; not yet divided by the weights' sum.
+
+    d: (B,) reward(a) - reward(b). Without any tie in the targets log_theta only shrinks, down to its lower bound.
+    """
+    return -(aim.target * log_shares(d, log_theta)).sum(1) * aim.weight
+
+
+class Ties(nn.Module):
+    """The tie parameter: log theta = softplus(raw) + 0.001, started at what the share of ties says of equals."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        share = min(max(share, 0.01), 0.8)
+        start = math.log((1 + share) / (1 - share))
+        self.raw = nn.Parameter(torch.tensor(math.log(math.expm1(start))))
+
+    def forward(self) -> Tensor:
+        """Log theta, a scalar above 0."""
+        return functional.softplus(self.raw) + 1e-3
+
+
+def probe(
+    features: Tensor,
+    pairs: NDArray[np.int64],
+    aim: Aim,
+    train: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    ridges: Sequence[float],
+) -> tuple[Tensor, Tensor, float, float]:
+    """Head weight (H,), bias, validation NLL and ridge of the best linear reward on pooled states (N, H).
+
+    The features are standardised over the training answers, so a ridge is a prior variance of 1 / ridge per direction.
+    Rewards have mean 0 over the training answers. `train` may name a pair more than once.
+    """
+    seen = torch.as_tensor(np.unique(pairs[train]))
+    mean, std = features[seen].mean(0), features[seen].std(0).clamp(min=1e-6)
+    z = ((features - mean) / std).double()
+    difference = z[pairs[:, 0]] - z[pairs[:, 1]]
+    share = float((aim.target[:, 1] * aim.weight)[train].sum() / aim.weight[train].sum())
+    log_theta = Ties(share)().detach().double()
+    best: tuple[float, float, Tensor] | None = None
+    for ridge in ridges:
+        w = _ridge_fit(difference[train], aim.take(train), log_theta, ridge)
+        held = aim.take(validation)
+        loss = (
+            preference_loss(difference[validation] @ w, held, log_theta).sum() / held.weight.sum()
+        )
+        if best is None or float(loss) < best[0]:
+            best = (float(loss), ridge, w)
+    assert best is not None
+    weight = (best[2] / std).float()
+    return weight, -(weight @ mean).reshape(1), best[0], best[1]
+
+
+def _ridge_fit(x: Tensor, aim: Aim, log_theta: Tensor, ridge: float) -> Tensor:
+    """(H,) minimum of the weighted loss plus ridge / 2 |w|^2, by L-BFGS."""
+    w = torch.zeros(x.shape[1], dtype=x.dtype, requires_grad=True)
+    aim = Aim(aim.target.double(), aim.weight.double())
+    optimiser = torch.optim.LBFGS([w], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = preference_loss(x @ w, aim, log_theta).sum() + ridge / 2 * (w @ w)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return w.detach()
+
+
+def bootstrap(cases: Sequence[str], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of as many cases as there are, drawn with replacement; all rows of a drawn case each time."""
+    names, of = np.unique(np.asarray(cases), return_inverse=True)
+    drawn = rng.integers(0, len(names), len(names))
+    return np.concatenate([np.flatnonzero(of == i) for i in drawn])
+
+
+def train_member(
+    module: nn.Module,
+    rewards: Callable[[nn.Module, NDArray[np.int64]], tuple[Tensor, Tensor]],
+    aim: Aim,
+    train: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    recipe: Recipe,
+    *,
+    accelerator: Accelerator,
+    seed: int,
+    trainable: Callable[[nn.Module], Any],
+    restore: Callable[[nn.Module, Any], None],
+    note: Callable[[dict[str, float]], None],
+) -> tuple[nn.Module, float]:
+    """Fits the module in place; returns the prepared module and its best validation NLL, whose state it then holds.
+
+    rewards: (module, pairs) -> rewards of a and of b. trainable, restore: copy the module's state out and back.
+    note: gets {step, steps, loss, validation} as it goes. Every process calls it with the same arguments; each takes
+    its share of every batch, and gradients are those of one process. Raises NotFinite naming the batch.
+    """
+    share = float((aim.target[:, 1] * aim.weight)[train].sum() / aim.weight[train].sum())
+    ties = Ties(share).to(accelerator.device)
+    module.add_module("ties", ties)
+    heads = [p for n, p in module.named_parameters() if p.requires_grad and _is_head(n)]
+    rest = [p for n, p in module.named_parameters() if p.requires_grad and not _is_head(n)]
+    groups = [
+        {"params": rest, "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay},
+        {"params": heads, "lr": recipe.head_learning_rate, "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW([group for group in groups if group["params"]])
+    steps = math.ceil(len(train) / recipe.batch) * recipe.epochs
+    warm = max(1, int(recipe.warm_up * steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        lambda s: min((s + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(s / max(steps, 1), 1)))),
+    )
+    model, optimiser = accelerator.prepare(module, optimiser)
+    best = evaluate(model, rewards, aim, validation, recipe, accelerator)
+    kept, worse = trainable(model), 0
+    note({"step": 0, "steps": steps, "loss": math.nan, "validation": best})
+    every = max(1, steps // max(recipe.evaluations, 1))
+    for step, rows in enumerate(_batches(train, recipe, np.random.default_rng(seed)), 1):
+        model.train()
+        loss = _share_of_loss(model, rewards, aim, rows, recipe, accelerator)
+        if not bool(torch.isfinite(loss)):
+            raise NotFinite(
+                f"loss is {float(loss)} in batch {step} (pairs {rows[:6].tolist()}…); lower learning_rate, or check these "
+                "pairs; finished members are kept: continue with --resume"
+            )
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimiser.step()
+        optimiser.zero_grad()
+        schedule.step()
+        said = {
+            "step": step,
+            "steps": steps,
+            "loss": float(accelerator.reduce(loss.detach(), "mean")),
+        }
+        if step % every == 0 or step == steps:
+            said["validation"] = evaluate(model, rewards, aim, validation, recipe, accelerator)
+            worse = 0 if said["validation"] < best else worse + 1
+            if said["validation"] < best:
+                best, kept = said["validation"], trainable(model)
+        note(said)
+        if worse > recipe.patience:
+            break
+    restore(model, kept)
+    return model, best
+
+
+def _is_head(name: str) -> bool:
+    return name.startswith(("head.", "ties."))
+
+
+def _batches(
+    train: NDArray[np.int64], recipe: Recipe, rng: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    for _ in range(recipe.epochs):
+        order = rng.permutation(train)
+        for start in range(0, len(order), recipe.batch):
+            yield order[start : start + recipe.batch]
+
+
+def _own(
+    rows: NDArray[np.int64], accelerator: Accelerator
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """This process's rows of a batch, equally many on each, and which of them are real and not filled up."""
+    world, rank = accelerator.num_processes, accelerator.process_index
+    each = math.ceil(len(rows) / world)
+    full = np.resize(rows, each * world)
+    real = np.arange(each * world) < len(rows)
+    return full[rank::world], real[rank::world]
+
+
+def _share_of_loss(
+    model: nn.Module,
+    rewards: Any,
+    aim: Aim,
+    rows: NDArray[np.int64],
+    recipe: Recipe,
+    accelerator: Accelerator,
+) -> Tensor:
+    """This process's part of the batch's loss, scaled so that the mean over processes is the loss of the batch."""
+    own, real = _own(rows, accelerator)
+    a, b = rewards(model, own)
+    mine = aim.take(own)
+    valid = torch.as_tensor(real, device=a.device, dtype=a.dtype)
+    mine = Aim(mine.target.to(a.device), mine.weight.to(a.device) * valid)
+    ties: Ties = accelerator.unwrap_model(model).ties
+    loss = preference_loss(a - b, mine, ties()).sum() / aim.weight[torch.as_tensor(rows)].sum()
+    loss = loss + recipe.centering * ((a + b) ** 2 * valid).sum() / len(rows)
+    return loss * accelerator.num_processes
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    rewards: Any,
+    aim: Aim,
+    rows: NDArray[np.int64],
+    recipe: Recipe,
+    accelerator: Accelerator,
+) -> float:
+    """The preference loss over some pairs, without centering."""
+    model.eval()
+    total = 0.0
+    ties: Ties = accelerator.unwrap_model(model).ties
+    for start in range(0, len(rows), recipe.batch):
+        some = rows[start : start + recipe.batch]
+        own, real = _own(some, accelerator)
+        a, b = rewards(model, own)
+        mine = aim.take(own)
+        valid = torch.as_tensor(real, device=a.device, dtype=a.dtype)
+        mine = Aim(mine.target.to(a.device), mine.weight.to(a.device) * valid)
+        loss = preference_loss(a - b, mine, ties()).sum()
+        total += float(accelerator.reduce(loss, "sum"))
+    return total / float(aim.weight[torch.as_tensor(rows)].sum())
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of every trainable tensor, by name."""
+    return {n: copy.deepcopy(p.detach()) for n, p in module.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def put_back(module: nn.Module, kept: dict[str, Tensor]) -> None:
+    """Writes a snapshot back."""
+    own = dict(module.named_parameters())
+    for name, tensor in kept.items():
+        own[name].copy_(tensor)
+
+
+def features_of(hidden: Tensor, answer_mask: Tensor, pool: Pool) -> Tensor:
+    """(B, H) pooled final states, float32: what the probe sees."""
+    return pooled(hidden.float(), answer_mask, pool)
