@@ -1,13 +1,15 @@
 """how good and how honest rewards are: accuracy, NLL, Brier, ECE, AUC, reliability, length, groups, intervals by case.
 
 Pure numpy. A reward model says d = reward(a) - reward(b); with Rao and Kupper's (1967) tie parameter theta = exp(t),
-t >= 0: P(a) = s(d - t), P(b) = s(-d - t), P(tie) = 1 - P(a) - P(b), s the logistic function. Among votes that chose a
-side the better one is predicted with confidence P(a) / (P(a) + P(b)).
+t >= 0: P(a) = s(d - t), P(b) = s(-d - t), P(tie) = 1 - P(a) - P(b), s the logistic function. Raters slip: a share `slip`
+of choices falls on the other side however clear the pair is (the lapse rate of psychometrics, Wichmann and Hill 2001).
+Without it a model must call clear pairs unclear to be calibrated. Among votes that chose a side the confidence in a is
+P(a) / (P(a) + P(b)), slips included.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,11 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Names = Sequence[str]
 BINS = 10
-"""Bins of the calibration error, of equal mass."""
+"""Most bins of the calibration error, of equal mass."""
+MOST_SLIPS = 0.35
+"""Upper bound of the slip rate: beyond it a rater tells next to nothing."""
+VOTES_PER_BIN = 80
+"""Fewer make a bin's share so uncertain (5 points) that chance alone looks like miscalibration."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,14 @@ class Scored:
     department: Names
     length: Array
     log_theta: float
+    slip: float = 0.0
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Scored":
         """The same for some rows, in their order; rows may repeat."""
         at = np.arange(len(self.d))[rows]
         return Scored(
             self.d[at], self.outcome[at], self.weight[at], [self.case[i] for i in at], [self.source[i] for i in at],
-            [self.department[i] for i in at], self.length[at], self.log_theta,
+            [self.department[i] for i in at], self.length[at], self.log_theta, self.slip,
         )  # fmt: skip
 
 
@@ -52,15 +59,16 @@ class Interval:
     high: float | None
 
 
-def shares(d: Array, log_theta: float) -> tuple[Array, Array, Array]:
-    """P(a), P(tie), P(b), each (N,). Source: Rao and Kupper 1967."""
+def shares(d: Array, log_theta: float, slip: float = 0.0) -> tuple[Array, Array, Array]:
+    """P(a), P(tie), P(b), each (N,). Source: Rao and Kupper 1967; slips turn round that share of choices."""
     a, b = _sigmoid(d - log_theta), _sigmoid(-d - log_theta)
-    return a, np.maximum(1 - a - b, 1e-12), b
+    tie = np.maximum(1 - a - b, 1e-12)
+    return (1 - slip) * a + slip * b, tie, (1 - slip) * b + slip * a
 
 
-def confidence_in_a(d: Array, log_theta: float) -> Array:
+def confidence_in_a(d: Array, log_theta: float, slip: float = 0.0) -> Array:
     """P(a | a side was chosen): (N,)."""
-    a, _, b = shares(d, log_theta)
+    a, _, b = shares(d, log_theta, slip)
     return a / (a + b)
 
 
@@ -73,14 +81,14 @@ def accuracy(scored: Scored) -> float | None:
 
 def accuracy_with_ties(scored: Scored) -> float | None:
     """Share of all votes that are the likeliest of a, tie, b."""
-    a, tie, b = shares(scored.d, scored.log_theta)
+    a, tie, b = shares(scored.d, scored.log_theta, scored.slip)
     said = np.argmax(np.stack([b, tie, a]), axis=0) - 1
     return _mean((said == scored.outcome).astype(float), scored.weight)
 
 
 def nll(scored: Scored) -> float | None:
     """Mean negative log-likelihood of the votes, ties included, in nats."""
-    a, tie, b = shares(scored.d, scored.log_theta)
+    a, tie, b = shares(scored.d, scored.log_theta, scored.slip)
     p = np.choose((scored.outcome + 1).astype(int), [b, tie, a])
     return _mean(-np.log(np.maximum(p, 1e-12)), scored.weight)
 
@@ -88,7 +96,7 @@ def nll(scored: Scored) -> float | None:
 def brier(scored: Scored) -> float | None:
     """Mean squared error of the confidence among decisive votes: 0 perfect, 0.25 for a coin."""
     keep = scored.outcome != 0
-    p = confidence_in_a(scored.d, scored.log_theta)
+    p = confidence_in_a(scored.d, scored.log_theta, scored.slip)
     return _mean((p - (scored.outcome + 1) / 2)[keep] ** 2, scored.weight[keep])
 
 
@@ -98,12 +106,12 @@ def reliability(scored: Scored, bins: int = BINS) -> list[dict[str, float]]:
     Each decisive vote counts once; the confidence lies in [0.5, 1].
     """
     keep = scored.outcome != 0
-    p = confidence_in_a(scored.d, scored.log_theta)[keep]
+    p = confidence_in_a(scored.d, scored.log_theta, scored.slip)[keep]
     right = (np.where(p >= 0.5, 1, -1) == scored.outcome[keep]).astype(float)
     weight, sure = scored.weight[keep], np.maximum(p, 1 - p)
     order = np.argsort(sure, kind="stable")
     rows = []
-    for part in np.array_split(order, min(bins, max(len(order) // 5, 1))):
+    for part in np.array_split(order, min(bins, max(len(order) // VOTES_PER_BIN, 1))):
         if len(part) and weight[part].sum() > 0:
             rows.append({
                 "confidence": float(np.average(sure[part], weights=weight[part])),
@@ -130,12 +138,10 @@ def ece_floor(scored: Scored, *, bins: int = BINS, draws: int = 200, seed: int =
         return None
     rng, found = np.random.default_rng(seed), []
     some = scored.take(keep)
-    p = confidence_in_a(some.d, some.log_theta)
+    p = confidence_in_a(some.d, some.log_theta, some.slip)
     for _ in range(draws):
         outcome = np.where(rng.random(len(p)) < p, 1.0, -1.0)
-        drawn = Scored(
-            some.d, outcome, some.weight, some.case, some.source, some.department, some.length, some.log_theta
-        )  # fmt: skip
+        drawn = replace(some, outcome=outcome)
         found.append(ece(drawn, bins) or 0.0)
     return float(np.mean(found))
 
@@ -236,36 +242,52 @@ def correlation(x: Array, y: Array, *, ranks: bool = False) -> float | None:
 
 def fit_temperature(
     d: Array, outcome: Array, weight: Array, *, prior: float = 2.0
-) -> tuple[float, float]:
-    """(temperature, log theta) that make d / temperature likeliest on the given votes.
+) -> tuple[float, float, float]:
+    """(temperature, log theta, slip): the first and last make the choices likeliest, theta all votes, in turn.
 
-    d: (N,) uncalibrated differences. A weak prior (worth about `prior` votes on each parameter's log) holds both where
-    the votes say nothing: temperature at 1, the tie rate of equals at the share of ties.
+    Apart, because ties that have little to do with d would otherwise bend the confidence in choices.
+
+    d: (N,) uncalibrated differences. A weak prior (a unit deviation costs `prior` / 2 nats) holds where the votes say
+    nothing: temperature at 1, the tie rate of equals at the share of ties, slips at 5 % and below MOST_SLIPS.
     """
-    ties = float(np.average(outcome == 0, weights=weight)) if len(d) else 0.0
-    first = math.log(
-        (1 + min(ties, 0.9)) / (1 - min(ties, 0.9))
-    )  # equals tie with (theta - 1) / (theta + 1)
-    x = np.array([0.0, math.log(max(first, 1e-3))])
-    start = x.copy()
+    if not len(d):
+        return 1.0, 0.0, 0.0
+    ties = float(np.average(outcome == 0, weights=weight))
+    equal = math.log((1 + min(ties, 0.9)) / (1 - min(ties, 0.9)))  # (theta - 1) / (theta + 1)
+    start = np.array([0.0, math.log(max(equal, 1e-3)), _logit(0.05 / MOST_SLIPS)])
 
-    def objective(at: Array) -> float:
-        a, tie, b = shares(d * math.exp(-at[0]), math.exp(at[1]))
+    def meaning(at: Array) -> tuple[float, float, float]:
+        slip = MOST_SLIPS / (1 + math.exp(-at[2]))
+        return math.exp(at[0]), math.exp(at[1]) if ties else 0.0, slip
+
+    def loss(at: Array, choices: bool) -> float:
+        temperature, log_theta, slip = meaning(at)
+        a, tie, b = shares(d / temperature, log_theta, slip)
         p = np.choose((outcome + 1).astype(int), [b, tie, a])
+        p = np.where(outcome == 0, 1.0, p / (a + b)) if choices else p
         fit = -(weight * np.log(np.maximum(p, 1e-12))).sum()
         return float(fit + prior / 2 * ((at - start) ** 2).sum())
 
-    step = 1.0  # pattern search: two parameters, smooth, no gradient to get wrong
-    value = objective(x)
-    while step > 1e-5:
-        tries = [x + step * np.array(way) for way in ((1, 0), (-1, 0), (0, 1), (0, -1))]
-        tries = [np.clip(t, [-4, -8], [4, 3]) for t in tries]
-        best = min(tries, key=objective)
+    x = start
+    for _ in range(4):
+        x = _minimum(lambda at: loss(at, True), x, (0, 2))
+        x = _minimum(lambda at: loss(at, False), x, (1,))
+    return meaning(x)
+
+
+def _minimum(objective: Callable[[Array], float], x: Array, moved: Sequence[int]) -> Array:
+    """Pattern search along some of three coordinates: smooth functions, no gradient to get wrong."""
+    value, step = objective(x), 1.0
+    ways = [sign * np.eye(3)[i] for i in moved for sign in (1, -1)]
+    while step > 1e-4:
+        best = min(
+            (np.clip(x + step * way, [-4, -8, -6], [4, 3, 6]) for way in ways), key=objective
+        )
         if objective(best) < value - 1e-12:
             x, value = best, objective(best)
         else:
             step /= 2
-    return math.exp(x[0]), math.exp(x[1]) if ties else 0.0
+    return x
 
 
 def as_json(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
@@ -275,6 +297,10 @@ def as_json(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float | No
 
 def _mean(values: Array, weight: Array) -> float | None:
     return float(np.average(values, weights=weight)) if len(values) and weight.sum() > 0 else None
+
+
+def _logit(p: float) -> float:
+    return math.log(p / (1 - p))
 
 
 def _sigmoid(x: Array) -> Array:

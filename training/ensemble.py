@@ -1,8 +1,9 @@
 """the reward model as reinforcement learning uses it: several branches on one trunk, calibrated, whitened, pessimistic.
 
-A reward is the scalar head's mean over the answer's tokens (pool "mean") or its value at the last one ("last"), divided
-by the temperature fitted on validation cases, so that a difference of two rewards is in log-odds; whitened, it has mean
-0 and standard deviation 1 over the training answers.
+A reward is the scalar head's mean over the answer's tokens (pool "mean") or its value at the last one ("last"), plus a
+weighted sum of three numbers that say how likely the answer is to the parent itself (EVIDENCE), divided by the temperature
+fitted on validation cases, so that a difference of two rewards is in log-odds; whitened, it has mean 0 and standard
+deviation 1 over the training answers.
 """
 
 import json
@@ -15,10 +16,13 @@ import torch
 from torch import Tensor
 
 from huatuo.errors import Damaged, Mismatch
-from huatuo.models.branch import check_parent, read_branch, tensors_of
+from huatuo.models.branch import BranchInfo, check_parent, read_branch, tensors_of
 from huatuo.models.trunk import Branch, Trunk
+from training.logprob import token_log_probs
 
 REWARD = "reward.json"
+EVIDENCE = ("mean_log_probability", "share_below_e_minus_2", "share_below_e_minus_3")
+"""How likely the parent finds an answer, given the question: its tokens' mean log-probability, and the shares of them less likely than e^-2 and e^-3."""
 Pool = Literal["mean", "last"]
 
 
@@ -36,6 +40,22 @@ def pooled(values: Tensor, answer_mask: Tensor, pool: Pool) -> Tensor:
     return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
+def evidence_of(
+    hidden: Tensor, vocabulary: Tensor, input_ids: Tensor, answer_mask: Tensor
+) -> Tensor:
+    """(B, 3) float32, by EVIDENCE; 0 for an answer without tokens.
+
+    hidden: (B, T, H) final states of the parent. vocabulary: (V, H). input_ids, answer_mask: (B, T).
+    """
+    judged = answer_mask[:, 1:].bool()  # a token is predicted from the state before it
+    found = hidden.new_zeros(judged.shape, dtype=torch.float32)
+    found[judged] = token_log_probs(hidden[:, :-1][judged], vocabulary, input_ids[:, 1:][judged])[0]
+    counted = judged.float()
+    number = counted.sum(1).clamp(min=1)
+    parts = (found, (found < -2).float(), (found < -3).float())
+    return torch.stack([(part * counted).sum(1) / number for part in parts], 1)
+
+
 @dataclass(frozen=True)
 class Scale:
     """How raw rewards become calibrated and whitened. mean, std: of the calibrated ensemble mean on training answers."""
@@ -47,11 +67,24 @@ class Scale:
 
 
 class RewardEnsemble:
-    """Reward branches on one trunk, without gradients. members: at least one."""
+    """Reward branches on one trunk, without gradients. members: at least one. weights: (members, 3) of EVIDENCE.
 
-    def __init__(self, members: Sequence[Branch], pool: Pool, scale: Scale) -> None:
+    With weights, the parent's own top blocks are copied when the ensemble is made: make it before the policy moves.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        members: Sequence[Branch],
+        pool: Pool,
+        scale: Scale,
+        weights: Tensor | None = None,
+    ) -> None:
         self.members = [member.eval().requires_grad_(False) for member in members]
         self.pool, self.scale = pool, scale
+        self.weights = None if weights is None else weights.to(trunk.device)
+        self._vocabulary = trunk.vocabulary
+        self._parent = None if weights is None else trunk.branch().eval().requires_grad_(False)
 
     @classmethod
     def load(cls, folder: Path, trunk: Trunk, parent: Path | None = None) -> "RewardEnsemble":
@@ -60,7 +93,7 @@ class RewardEnsemble:
         Raises Damaged naming the file, Mismatch when a member belongs to another parent or number of blocks.
         """
         about = read_about(folder)
-        members = []
+        members, weights = [], []
         for name in about["members"]:
             info = read_branch(folder / name)
             if info.kind != "reward" or info.blocks != trunk.blocks:
@@ -75,32 +108,73 @@ class RewardEnsemble:
             member = trunk.branch(scalar=True)
             trunk.put(member, tensors_of(folder / name))
             members.append(member)
+            weights.append(evidence_weights(info))
         scale = Scale(*(float(about[key]) for key in ("temperature", "log_theta", "mean", "std")))
-        return cls(members, about["pool"], scale)
+        used = torch.tensor(weights) if any(map(any, weights)) else None
+        return cls(trunk, members, about["pool"], scale, used)
 
     @torch.no_grad()
-    def raw(self, states: Tensor, attention_mask: Tensor, answer_mask: Tensor) -> Tensor:
-        """(members, B) float32, as the heads say."""
-        scores = [member(states, attention_mask) for member in self.members]
-        return torch.stack([pooled(s, answer_mask, self.pool) for s in scores])
+    def raw(
+        self,
+        states: Tensor,
+        attention_mask: Tensor,
+        answer_mask: Tensor,
+        input_ids: Tensor | None = None,
+    ) -> Tensor:
+        """(members, B) float32, as the heads and the evidence say. See `scores`."""
+        found = [member(states, attention_mask) for member in self.members]
+        rewards = torch.stack([pooled(s, answer_mask, self.pool) for s in found])
+        if self.weights is None or self._parent is None:
+            return rewards
+        if input_ids is None:
+            raise ValueError("this reward model weighs the parent's likelihood: give input_ids")
+        hidden = self._parent(states, attention_mask)
+        evidence = evidence_of(hidden, self._vocabulary, input_ids, answer_mask)
+        return rewards + self.weights @ evidence.T
 
     def scores(
-        self, states: Tensor, attention_mask: Tensor, answer_mask: Tensor, *, whiten: bool = True
+        self,
+        states: Tensor,
+        attention_mask: Tensor,
+        answer_mask: Tensor,
+        input_ids: Tensor | None = None,
+        *,
+        whiten: bool = True,
     ) -> Tensor:
         """(members, B) float32: calibrated and, by default, whitened.
 
         states: (B, T, H) of Trunk.states. attention_mask: (B, T), padding on either side. answer_mask: (B, T), the
-        answer's tokens without its end mark. whiten=False: differences are in log-odds.
+        answer's tokens without its end mark. input_ids: (B, T), needed when the ensemble weighs the parent's likelihood
+        (ValueError without). whiten=False: differences are in log-odds.
         """
-        calibrated = self.raw(states, attention_mask, answer_mask) / self.scale.temperature
+        calibrated = (
+            self.raw(states, attention_mask, answer_mask, input_ids) / self.scale.temperature
+        )
         return (calibrated - self.scale.mean) / self.scale.std if whiten else calibrated
 
     def pessimistic(
-        self, states: Tensor, attention_mask: Tensor, answer_mask: Tensor, spread: float = 1.0
+        self,
+        states: Tensor,
+        attention_mask: Tensor,
+        answer_mask: Tensor,
+        input_ids: Tensor | None = None,
+        spread: float = 1.0,
     ) -> Tensor:
         """(B,) whitened mean over the members less `spread` times their standard deviation (0 for one member)."""
-        scores = self.scores(states, attention_mask, answer_mask)
+        scores = self.scores(states, attention_mask, answer_mask, input_ids)
         return scores.mean(0) - spread * scores.std(0, correction=0)
+
+
+def evidence_weights(info: BranchInfo) -> list[float]:
+    """The weights of EVIDENCE that a member was saved with. Raises Damaged."""
+    said = info.details.get("evidence")
+    try:
+        weights = [float(said[name]) for name in EVIDENCE]  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
+        raise Damaged(
+            f"{info.folder}: branch.json lacks the evidence weights; train it again"
+        ) from None
+    return weights
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -89,13 +89,19 @@ def curves(
     """Small multiples by step: each value pale, a centred running mean over it.
 
     source: a CSV with a column `step`, its columns, or several of these by name (seeds, runs).
-    keys: columns, or column to label; one that a source lacks is left out, values that are NaN too.
+    keys: columns, or column to label; a column without a single number is left out, and so are values that are NaN.
     limits: a dashed line per key, e.g. the KL budget. window: steps of the mean; 0: a tenth of the run.
     Raises ValueError if no key is there, OSError if the CSV cannot be read.
     """
     labels = dict(keys) if isinstance(keys, Mapping) else {key: key for key in keys}
     runs = {name: _columns(item) for name, item in _runs(source).items()}
-    labels = {k: v for k, v in labels.items() if any(k in columns for columns in runs.values())}
+    labels = {
+        key: label
+        for key, label in labels.items()
+        if any(
+            np.isfinite(np.asarray(columns.get(key, ()), float)).any() for columns in runs.values()
+        )
+    }
     if not labels:
         raise ValueError(f"none of the columns {', '.join(keys)} is there")
     across = 2 if len(labels) > 1 else 1

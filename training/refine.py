@@ -162,6 +162,7 @@ def _votes(loop: Loop) -> str:
             f"{config.record}: holds no votes; simulating {config.simulation.votes}. {NOTE['en']}",
             flush=True,
         )
+        data.mkdir(parents=True, exist_ok=True)
         simulate(config.simulation, data)
     count = _count(data, wanted)
     if not count:

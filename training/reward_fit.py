@@ -6,7 +6,6 @@ linear probing then fine-tuning). The best state by validation NLL is kept.
 Letters: B pairs, T tokens, H hidden width.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,15 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from huatuo.errors import NotFinite
-from training.ensemble import Pool, pooled
 
-Batch = Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]
-"""Pairs' numbers -> (rewards of a (B,), rewards of b (B,)), with gradient."""
+EVIDENCE_RIDGE = 10.0
+"""Ridge of the evidence's few standardised numbers: a prior deviation of 0.3 log-odds, little against hundreds of votes."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a fit is done with. Learning rates are per optimiser step; ridges are tried, the validation chooses."""
+    """What a fit is done with. Learning rates are per optimiser step."""
 
     epochs: int
     batch: int
@@ -38,7 +36,6 @@ class Recipe:
     warm_up: float
     clip: float
     centering: float
-    ridges: Sequence[float]
     evaluations: int
     patience: int
 
@@ -85,48 +82,108 @@ class Ties(nn.Module):
         return functional.softplus(self.raw) + 1e-3
 
 
+@dataclass(frozen=True)
+class Probe:
+    """The head's solution: weight (H,) and bias (1,) on pooled states, weights (3,) on the evidence."""
+
+    weight: Tensor
+    bias: Tensor
+    evidence: Tensor
+
+
 def probe(
-    features: Tensor,
+    states: Tensor,
+    evidence: Tensor,
     pairs: NDArray[np.int64],
     aim: Aim,
-    train: NDArray[np.int64],
-    validation: NDArray[np.int64],
-    ridges: Sequence[float],
-) -> tuple[Tensor, Tensor, float, float]:
-    """Head weight (H,), bias, validation NLL and ridge of the best linear reward on pooled states (N, H).
+    rows: NDArray[np.int64],
+    ridge: float,
+) -> Probe:
+    """The best linear reward on pooled states (N, H) and evidence (N, E) for some pairs, which may repeat.
 
-    The features are standardised over the training answers, so a ridge is a prior variance of 1 / ridge per direction.
-    Rewards have mean 0 over the training answers. `train` may name a pair more than once.
+    Both are standardised over these pairs' answers, so a ridge is 1 over the prior variance of each direction; the few
+    numbers of the evidence have EVIDENCE_RIDGE. Rewards have mean 0 over these answers.
     """
-    seen = torch.as_tensor(np.unique(pairs[train]))
+    features = torch.cat([states, evidence], 1)
+    seen = torch.as_tensor(np.unique(pairs[rows]))
     mean, std = features[seen].mean(0), features[seen].std(0).clamp(min=1e-6)
     z = ((features - mean) / std).double()
-    difference = z[pairs[:, 0]] - z[pairs[:, 1]]
-    share = float((aim.target[:, 1] * aim.weight)[train].sum() / aim.weight[train].sum())
-    log_theta = Ties(share)().detach().double()
-    best: tuple[float, float, Tensor] | None = None
-    for ridge in ridges:
-        w = _ridge_fit(difference[train], aim.take(train), log_theta, ridge)
-        held = aim.take(validation)
-        loss = (
-            preference_loss(difference[validation] @ w, held, log_theta).sum() / held.weight.sum()
-        )
-        if best is None or float(loss) < best[0]:
-            best = (float(loss), ridge, w)
-    assert best is not None
-    weight = (best[2] / std).float()
-    return weight, -(weight @ mean).reshape(1), best[0], best[1]
+    penalty = torch.full((features.shape[1],), ridge, dtype=torch.double)
+    penalty[states.shape[1] :] = EVIDENCE_RIDGE
+    difference = (z[pairs[:, 0]] - z[pairs[:, 1]])[rows]
+    w = _ridge_fit(difference, aim.take(rows), start_of_ties(aim, rows), penalty)
+    weight = (w / std).float()
+    split = states.shape[1]
+    return Probe(weight[:split], -(weight @ mean).reshape(1), weight[split:])
 
 
-def _ridge_fit(x: Tensor, aim: Aim, log_theta: Tensor, ridge: float) -> Tensor:
-    """(H,) minimum of the weighted loss plus ridge / 2 |w|^2, by L-BFGS."""
+def probe_loss(
+    found: Probe,
+    states: Tensor,
+    evidence: Tensor,
+    pairs: NDArray[np.int64],
+    aim: Aim,
+    rows: NDArray[np.int64],
+) -> float:
+    """The preference loss of a probe over some pairs, with the tie rate of these targets."""
+    r = states @ found.weight + evidence @ found.evidence
+    held = aim.take(rows)
+    loss = preference_loss(
+        (r[pairs[:, 0]] - r[pairs[:, 1]])[rows], held, start_of_ties(aim, rows).float()
+    )
+    return float(loss.sum() / held.weight.sum())
+
+
+def choose_ridge(
+    states: Tensor,
+    evidence: Tensor,
+    pairs: NDArray[np.int64],
+    aim: Aim,
+    rows: NDArray[np.int64],
+    cases: Sequence[str],
+    ridges: Sequence[float],
+    folds: int = 5,
+) -> tuple[float, dict[str, float]]:
+    """(ridge, {ridge: loss}) by cross-validation over the cases of the given rows; the stronger of two equals."""
+    if len(ridges) == 1:
+        return ridges[0], {}
+    names = sorted({cases[i] for i in rows})
+    order = np.random.default_rng(0).permutation(len(names))
+    fold = {names[n]: place % folds for place, n in enumerate(order)}
+    of = np.array([fold[cases[i]] for i in rows])
+    losses: dict[str, float] = {}
+    for ridge in sorted(ridges, reverse=True):
+        total = 0.0
+        for k in range(min(folds, len(names))):
+            found = probe(states, evidence, pairs, aim, rows[of != k], ridge)
+            total += probe_loss(found, states, evidence, pairs, aim, rows[of == k]) * float(
+                (of == k).mean()
+            )
+        losses[str(ridge)] = total
+    return float(min(losses, key=lambda r: losses[r])), losses
+
+
+def start_of_ties(aim: Aim, rows: NDArray[np.int64]) -> Tensor:
+    """Log theta, float64, that the share of ties in some targets says of equals."""
+    return Ties(_tie_share(aim, rows))().detach().double()
+
+
+def _tie_share(aim: Aim, rows: NDArray[np.int64]) -> float:
+    weight = aim.weight[torch.as_tensor(rows)]
+    return float(
+        (aim.target[torch.as_tensor(rows), 1] * weight).sum() / weight.sum().clamp(min=1e-9)
+    )
+
+
+def _ridge_fit(x: Tensor, aim: Aim, log_theta: Tensor, penalty: Tensor) -> Tensor:
+    """(F,) minimum of the weighted loss plus half of the sum of penalty * w^2, by L-BFGS."""
     w = torch.zeros(x.shape[1], dtype=x.dtype, requires_grad=True)
     aim = Aim(aim.target.double(), aim.weight.double())
-    optimiser = torch.optim.LBFGS([w], max_iter=200, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([w], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = preference_loss(x @ w, aim, log_theta).sum() + ridge / 2 * (w @ w)
+        loss = preference_loss(x @ w, aim, log_theta).sum() + (penalty * w * w).sum() / 2
         loss.backward()
         return loss
 
@@ -161,8 +218,7 @@ def train_member(
     note: gets {step, steps, loss, validation} as it goes. Every process calls it with the same arguments; each takes
     its share of every batch, and gradients are those of one process. Raises NotFinite naming the batch.
     """
-    share = float((aim.target[:, 1] * aim.weight)[train].sum() / aim.weight[train].sum())
-    ties = Ties(share).to(accelerator.device)
+    ties = Ties(_tie_share(aim, train)).to(accelerator.device)
     module.add_module("ties", ties)
     heads = [p for n, p in module.named_parameters() if p.requires_grad and _is_head(n)]
     rest = [p for n, p in module.named_parameters() if p.requires_grad and not _is_head(n)]
@@ -279,21 +335,3 @@ def evaluate(
         loss = preference_loss(a - b, mine, ties()).sum()
         total += float(accelerator.reduce(loss, "sum"))
     return total / float(aim.weight[torch.as_tensor(rows)].sum())
-
-
-def snapshot(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of every trainable tensor, by name."""
-    return {n: copy.deepcopy(p.detach()) for n, p in module.named_parameters() if p.requires_grad}
-
-
-@torch.no_grad()
-def put_back(module: nn.Module, kept: dict[str, Tensor]) -> None:
-    """Writes a snapshot back."""
-    own = dict(module.named_parameters())
-    for name, tensor in kept.items():
-        own[name].copy_(tensor)
-
-
-def features_of(hidden: Tensor, answer_mask: Tensor, pool: Pool) -> Tensor:
-    """(B, H) pooled final states, float32: what the probe sees."""
-    return pooled(hidden.float(), answer_mask, pool)

@@ -142,7 +142,7 @@ def reward(run: Run, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
     config, scores = run.config, []
     for begin in range(0, len(rollouts), config.micro_batch):
         part = rollouts.select(list(range(begin, min(begin + config.micro_batch, len(rollouts)))))
-        scores.append(run.ensemble.scores(part.states, part.fed, part.spoken))
+        scores.append(run.ensemble.scores(part.states, part.fed, part.spoken, part.ids[:, :-1]))
     members = torch.cat(scores, 1)  # (members, B)
     spread = members.std(0, correction=0)
     cautious = members.mean(0) - config.pessimism * spread

@@ -29,7 +29,7 @@ NOTE: dict[str, str] = _RUBRIC["note"]
 WEIGHTS: dict[str, dict[str, float]] = _RUBRIC["weights"]
 PENALTIES: dict[str, float] = _RUBRIC["penalties"]
 _CONTENT = {"complete": ("names", "belongs"), "incomplete": ("asks", "fits", "belongs")}
-_SENTENCE = re.compile(r"[^。！？?!；;\n]*(?:[。！？?!；;\n]|$)|[^.]*\.\s")
+_SENTENCE = re.compile(r"(?<=[。！？?!；;\n])|(?<=[a-z)]\.)\s")
 _CLAUSE = re.compile(r"[。！？?!；;，,、：:\n]+|\.\s")
 _NUMBER = re.compile(r"^\s*\d+[.、)]\s*")
 _END = re.compile(r"[。！？?!.）)”\"]\s*$")
@@ -253,7 +253,7 @@ def _bare(text: str) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    return [s for part in _SENTENCE.findall(text) if (s := _NUMBER.sub("", part).strip())]
+    return [s for part in _SENTENCE.split(text) if (s := _NUMBER.sub("", part).strip())]
 
 
 def _stated(text: str) -> str:

@@ -16,6 +16,7 @@ from huatuo.errors import NoData
 from training.data import BadData
 from training.pairs import Counts, Pair
 
+_GOLDEN = 0.6180339887498949
 _NOISE = re.compile(r"[\s\W_]+")
 
 
@@ -61,10 +62,7 @@ def split(
     """
     groups = case_groups(pairs)
     counts.add("cases_joined_by_same_question", len({p.case for p in pairs}) - len(set(groups)))
-    stratum: dict[str, tuple[str, str]] = {}
-    for pair, name in zip(pairs, groups, strict=True):
-        stratum.setdefault(name, ("+".join(sorted(pair.sources)), pair.department))
-    order = sorted(stratum, key=lambda name: (stratum[name], _hashed(seed, name)))
+    order = _ordered(pairs, groups, seed)
     if len(order) < 5:
         raise NoData(
             f"{len(order)} cases are too few to hold any out (at least 5); vote on more cases"
@@ -89,9 +87,28 @@ def split(
     return found
 
 
+def deal_folds(pairs: Sequence[Pair], folds: int, seed: int) -> tuple[list[int], list[str]]:
+    """(fold of every pair, its case group): a case lies in one fold, strata are spread evenly. Raises NoData."""
+    groups = case_groups(pairs)
+    order = _ordered(pairs, groups, seed)
+    if len(order) < 2 * folds:
+        raise NoData(f"{len(order)} cases are too few for {folds} folds; vote on more cases")
+    offset = int(_hashed(seed, "")[:8], 16) / 2**32
+    fold = {n: int((offset + rank * _GOLDEN) % 1 * folds) for rank, n in enumerate(order)}
+    return [fold[name] for name in groups], groups
+
+
+def _ordered(pairs: Sequence[Pair], groups: Sequence[str], seed: int) -> list[str]:
+    """The case groups by stratum (source, department), within it by a seeded hash."""
+    stratum: dict[str, tuple[str, str]] = {}
+    for pair, name in zip(pairs, groups, strict=True):
+        stratum.setdefault(name, ("+".join(sorted(pair.sources)), pair.department))
+    return sorted(stratum, key=lambda name: (stratum[name], _hashed(seed, name)))
+
+
 def _deal(rank: int, offset: float, validation: float, test: float) -> str:
     """Every case gets a point on a line of golden steps, which spreads each part evenly over the strata."""
-    at = (offset + rank * 0.6180339887498949) % 1
+    at = (offset + rank * _GOLDEN) % 1
     return "test" if at < test else "validation" if at < test + validation else "train"
 
 

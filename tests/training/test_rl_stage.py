@@ -19,6 +19,7 @@ from huatuo.models.trunk import Trunk, load_trunk
 from huatuo.toml import ROOT, read_toml
 from training import rl, rl_step, states
 from training.cases import Case
+from training.ensemble import EVIDENCE
 
 NANO = ROOT / "huatuo/nano/hybrid"
 
@@ -52,6 +53,7 @@ def make(folder):
             blocks=1,
             parent=folder / "parent",
             template="huatuo-nano",
+            details={"evidence": dict.fromkeys(EVIDENCE, 0.1)},
         )
     about = {
         "members": ["member-0", "member-1"], "pool": "mean", "temperature": 1.0, "log_theta": 0.1,
@@ -69,14 +71,18 @@ def config_of(project, **changes):
         "samples": 2, "epochs": 2, "micro_batch": 4, "learning_rate": 1e-3, "max_new_tokens": 8,
         "context_tokens": 64, "save_steps": 2, "threads": 1, **changes,
     }  # fmt: skip
-    text = "\n".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items())
+    text = "\n".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()
+    )
     (project / "rl.toml").write_text(text, encoding="utf-8")
     return read_toml(project / "rl.toml", rl.RlConfig, roots=(project,))
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
 def test_a_run_moves_the_last_blocks_only_and_writes_branch_curves_and_report(project, algorithm):
-    before = {name: t.clone() for name, t in load_file(project / "parent/model.safetensors").items()}
+    before = {
+        name: t.clone() for name, t in load_file(project / "parent/model.safetensors").items()
+    }
     summary = rl.train(config_of(project, algorithm=algorithm))
     assert summary["steps"] == 4
     info = branches.read_branch(project / "out")
@@ -120,12 +126,16 @@ def test_a_resumed_run_is_bit_equal_to_one_that_never_stopped(project, algorithm
 
 
 def test_a_run_over_its_kl_budget_stops_with_the_last_policy_within_it(project):
-    summary = rl.train(config_of(project, algorithm="rloo", learning_rate=3e-2, kl_budget=0.05, steps=20))
+    summary = rl.train(
+        config_of(project, algorithm="rloo", learning_rate=3e-2, kl_budget=0.05, steps=20)
+    )
     assert "above the budget" in summary["stopped_by"] and summary["steps"] < 20
     trunk, _ = load_trunk(project / "parent", 1)
     reference = {name: t.clone() for name, t in trunk.branch_tensors(trunk.policy).items()}
     final = branches.tensors_of(project / "out")
-    assert all(torch.equal(final[name], reference[name]) for name in final)  # the first step was already too much
+    assert all(
+        torch.equal(final[name], reference[name]) for name in final
+    )  # the first step was already too much
 
 
 def test_nan_stops_naming_step_and_cases_and_keeps_the_saved_state(project, monkeypatch):

@@ -1,0 +1,202 @@
+"""Several processes on this machine's CPU, through the shipped launcher files: gloo instead of NCCL, a tiny BLOOM."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
+
+from huatuo.models import branch as branches
+from huatuo.models.checkpoint import verify
+from huatuo.models.trunk import load_trunk
+from huatuo.toml import ROOT
+from training.ensemble import RewardEnsemble
+
+NANO = ROOT / "huatuo/nano/doctor"
+pytestmark = pytest.mark.slow
+
+
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def launch(yaml, *command, processes=2):
+    """Runs `python -m ...` in two processes under accelerate with a file of configs/a100x8; stdout."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "accelerate.commands.launch"),
+            *("--config_file", str(ROOT / "configs/a100x8" / yaml)),
+            *("--num_processes", str(processes), "--main_process_port", str(port())),
+            *("-m", *map(str, command)),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=420,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture
+def place(request):
+    """A folder inside the project (paths of a config may not lead out of it), gone afterwards."""
+    folder = ROOT / "data" / f"test-{os.getpid()}-{request.node.name[:24]}"
+    folder.mkdir(parents=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def stage(folder, **keys):
+    file = folder / "stage.toml"
+    file.write_text("\n".join(f"{k} = {json.dumps(v)}" for k, v in keys.items()), encoding="utf-8")
+    return file
+
+
+def test_fine_tuning_under_zero_3_writes_the_whole_gathered_checkpoint(place):
+    lines = [{"data": [f"问：第{i}个人头疼怎么办", "答：多休息，少熬夜。"]} for i in range(12)]
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (place / "train.jsonl").write_text(text, encoding="utf-8")
+    inside = place.relative_to(ROOT).as_posix()
+    config = stage(
+        place,
+        name="tiny",
+        base=NANO.relative_to(ROOT).as_posix(),
+        template="huatuo-nano",
+        train=[f"{inside}/train.jsonl"],
+        held_out=[f"{inside}/train.jsonl"],
+        out=f"{inside}/model",
+        work=f"{inside}/work",
+        max_tokens=96,
+        max_steps=2,
+        batch=2,
+        learning_rate=1e-3,
+        warm_up=0.0,
+        gradient_checkpointing=True,
+        deepspeed="configs/deepspeed/zero3.json",
+        device="cpu",
+        log_steps=1,
+    )
+    printed = launch("zero3.yaml", "training.sft", config).strip().splitlines()
+    figures = [json.loads(line) for line in printed if line.startswith('{"loss"')]
+    assert len(figures) == 1  # only the first process speaks
+    assert figures[0]["held_out_loss"] < figures[0]["loss"]
+    assert verify(place / "model")["stage"] == "sft"
+    new, old = (load_file(folder / "model.safetensors") for folder in (place / "model", NANO))
+    assert {k: v.shape for k, v in new.items()} == {k: v.shape for k, v in old.items()}
+    assert all(torch.isfinite(tensor).all() for tensor in new.values())
+    assert 1e-4 < max((new[k].float() - old[k].float()).abs().max() for k in new) < 1e-2
+
+
+def test_a_reward_model_under_zero_3_is_a_whole_ensemble_that_learned(place):
+    inside = place.relative_to(ROOT).as_posix()
+    lines = [
+        {
+            "case": f"c{n}",
+            "prompt": f"第{n}个人头疼怎么办",
+            "chosen": f"多休息，少熬夜，第{n}天再看。",
+            "rejected": "不知道。",
+            "rater": f"r{n % 3}",
+        }
+        for n in range(30)
+    ]
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (place / "votes.jsonl").write_text(text, encoding="utf-8")
+    config = stage(
+        place,
+        name="tiny",
+        parent=NANO.relative_to(ROOT).as_posix(),
+        template="huatuo-nano",
+        preferences=[f"{inside}/votes.jsonl"],
+        out=f"{inside}/reward",
+        work=f"{inside}/work",
+        members=1,
+        max_tokens=96,
+        epochs=1,
+        batch=4,
+        cache=False,
+        device="cpu",
+        threads=1,
+    )
+    launch("zero3-reward.yaml", "training.reward", config)
+    trunk, _ = load_trunk(NANO, 2)
+    ensemble = RewardEnsemble.load(place / "reward", trunk, NANO)
+    assert len(ensemble.members) == 1
+    assert json.loads((place / "reward/report.json").read_text())["scale"]["temperature"] > 0
+    start = trunk.branch_tensors(trunk.policy)
+    moved = branches.tensors_of(place / "reward/member-0")
+    assert 0 < max((moved[n].float() - start[n].float()).abs().max() for n in start) < 1e-2
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_two_processes_make_the_update_of_one(tmp_path, algorithm):
+    tokenizer = AutoTokenizer.from_pretrained(NANO, local_files_only=True)
+    torch.manual_seed(0)
+    shape = BloomConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        n_layer=3,
+        n_head=4,
+        initializer_range=0.3,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    BloomForCausalLM(shape).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / f"{processes}.safetensors"
+        launch(
+            "ddp.yaml",
+            "tests.training.update_in_processes",
+            tmp_path / "model",
+            out,
+            algorithm,
+            processes=processes,
+        )
+        found.append(load_file(out))
+    one, two = found
+    assert (one.pop("figures") - two.pop("figures")).abs().max() < 1e-5
+    assert max((one[name] - two[name]).abs().max() for name in one) < 1e-5
+
+
+def test_reinforcement_learning_in_two_processes_writes_one_branch_and_one_table(place):
+    from tests.training.test_rl_stage import make
+
+    make(place)
+    inside = place.relative_to(ROOT).as_posix()
+    config = stage(
+        place,
+        name="tiny",
+        parent=f"{inside}/parent",
+        reward=f"{inside}/reward",
+        prompts=[f"{inside}/prompts.jsonl"],
+        out=f"{inside}/out",
+        work=f"{inside}/work",
+        template="huatuo-nano",
+        blocks=1,
+        device="cpu",
+        steps=2,
+        prompts_per_step=4,
+        samples=2,
+        epochs=2,
+        micro_batch=4,
+        learning_rate=1e-3,
+        max_new_tokens=8,
+        context_tokens=64,
+        threads=1,
+    )
+    printed = launch("ddp.yaml", "training.rl", config)
+    assert printed.count('"stopped_by": "all steps"') == 1
+    assert branches.read_branch(place / "out").kind == "policy"
+    rows = (place / "work/tiny/steps.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "1", "2"]

@@ -1,0 +1,131 @@
+"""the reward model's report: accuracy against the raters' own ceiling, calibration, groups, length, what was left out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reviews.stats import wilson
+from training.report import Page, bars, curves, reliability, scatter
+
+NAMES = {
+    "accuracy": "accuracy (ties excluded)",
+    "accuracy_with_ties": "accuracy over a, tie, b",
+    "nll": "NLL, ties included (nats)",
+    "brier": "Brier score",
+    "ece": "calibration error (ECE)",
+    "auc": "AUC",
+    "tie_auc": "ties told from choices (AUC)",
+}
+NOTE = (
+    "Measured on votes over held-out cases. A vote is noisy, so the bound is not 100 % but what one physician's vote shares "
+    "with the others' (the ceiling). Intervals are 95 %, by bootstrap over cases."
+)
+
+
+def write_report(path: Path, report: Mapping[str, Any], logs: Mapping[str, Path]) -> None:
+    """The HTML page. report: what report.json holds. logs: member -> CSV of its loss."""
+    page = Page(f"Reward model {report['name']}", NOTE)
+    _summary(page, report)
+    models: Mapping[str, Any] = report["models"]
+    page.heading("Figures")
+    rows = [
+        {"figure": title, **{name: shown(m[key]) for name, m in models.items()}} for key, title in NAMES.items()
+    ]  # fmt: skip
+    page.table(rows)
+    first = next(iter(models.values()))
+    page.text(
+        f"ECE over {first['bins']} bins of equal mass. Chance alone would show {first['ece_by_chance'] or 0:.3f} on "
+        f"{first['decisive_votes']} votes even if every probability were exactly right.", note=True,
+    )  # fmt: skip
+    series = {name: _both_sides(m) for name, m in models.items() if m["decisive_votes"]}
+    if series:
+        page.heading("Calibration")
+        page.figure(
+            reliability(series),
+            "Predicted and observed share of decisive votes for an answer; each vote from both sides.",
+        )
+    page.heading("Accuracy by group")
+    for title, groups in first["groups"].items():
+        shown_groups = {
+            f"{name} ({g['votes']:.0f} votes)": (g["accuracy"], *wilson(g["accuracy"] * g["votes"], g["votes"]))
+            for name, g in sorted(groups.items(), key=lambda item: -item[1]["votes"])[:12]
+        }  # fmt: skip
+        if shown_groups:
+            page.figure(bars(shown_groups, title, reference=0.5), f"By {title}.")
+    page.heading("Reward and length")
+    points = report["length"]["points"]
+    page.figure(
+        scatter([p[0] for p in points], [p[1] for p in points], x_label="characters", y_label="reward"),
+        "Answers of held-out cases; the reward whitened over training answers.",
+    )  # fmt: skip
+    if logs:
+        page.heading("Training")
+        page.figure(
+            curves(dict(logs), {"loss": "training loss", "validation": "validation NLL"}),
+            "By step and member.",
+        )
+    _data(page, report)
+    page.save(path)
+
+
+def _summary(page: Page, report: Mapping[str, Any]) -> None:
+    ceiling, gap = report["ceiling"], report["gap_to_ceiling"]
+    model = next(iter(report["models"].values()))
+    accuracy = model["accuracy"]
+    bound = (
+        f"The raters' ceiling is {ceiling['value']:.1%} ({ceiling['low']:.1%} to {ceiling['high']:.1%}, "
+        f"{ceiling['votes']} votes of {ceiling['raters']} raters)."
+        if ceiling["value"] is not None
+        else f"The raters' ceiling is {ceiling['why']}."
+    )
+    reached = (
+        ""
+        if gap is None
+        else f" The model is {abs(gap) * 100:.1f} points {'below' if gap > 0 else 'above'} it."
+    )
+    page.text(
+        f"On {model['votes']} votes over {model['cases']} held-out cases the ensemble agrees with {shown(accuracy)} of decisive votes. {bound}{reached}"
+    )
+
+
+def _data(page: Page, report: Mapping[str, Any]) -> None:
+    page.heading("Votes")
+    page.table(
+        [
+            {"what": key.replace("_", " "), "number": value}
+            for key, value in report["counts"].items()
+        ],
+        caption="Everything that was read, left out or changed. Nothing else was.",
+    )
+    page.heading("Raters", 3)
+    page.table(
+        report["raters"],
+        caption="Reliability: share of a rater's choices that name the better side (one-coin Dawid-Skene, shrunk to the mean).",
+    )
+    page.heading("Members", 3)
+    page.table(report["members"])
+    for key in ("ai_weights_tried", "ridges_tried"):
+        if report.get(key):
+            page.text(f"{key.replace('_', ' ')}: {report[key]}", note=True)
+    page.text(
+        f"Temperature {report['scale']['temperature']:.3f}, log theta {report['scale']['log_theta']:.3f}, slips of raters {report['slip']:.1%}; fitted on validation cases. Parent {report['parent_sha256'][:16]}….",
+        note=True,
+    )
+
+
+def shown(figure: Mapping[str, float | None]) -> str:
+    """A figure with its interval as text."""
+    value, low, high = (figure[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "–"
+    return f"{value:.3f}" + (
+        f" ({low:.3f}–{high:.3f})" if low is not None and high is not None else ""
+    )
+
+
+def _both_sides(model: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
+    p, outcome = np.array(model["confidence"]), np.array(model["outcome"])
+    p, won = p[outcome != 0], (outcome[outcome != 0] + 1) / 2
+    return [*p, *(1 - p)], [*won, *(1 - won)]
