@@ -130,7 +130,8 @@ def read_votes(
     Raises Damaged (an export's manifest does not fit), BadData naming file and line, NoData when there is no vote at
     all, when every vote is a tie, or when all are on one case; each says what to do.
     """
-    counts, files, lines = Counts(), {}, []
+    counts, lines = Counts(), list[_Line]()
+    files: dict[str, str] = {}
     for folder in exports:
         files |= {f"{folder.name}/{name}": digest for name, digest in _check_export(folder).items()}
         for name in EXPORT_FILES:

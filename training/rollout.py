@@ -63,13 +63,17 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How answers are drawn. ends: ids that end an answer. Rows at a time bound the memory of the key-value cache."""
+    """How answers are drawn. ends: ids that end an answer. Rows at a time bound the memory of the key-value cache.
+
+    top_p below 1 is for answers as they are served; training needs 1, because log-probabilities know no nucleus.
+    """
 
     max_new_tokens: int
     ends: frozenset[int]
     pad: int
     temperature: float = 1.0
     rows: int = 64
+    top_p: float = 1.0
 
 
 @torch.no_grad()
@@ -116,7 +120,7 @@ def _sample(
             states = caught.new_zeros(rows, total - 1, trunk.hidden_size)
         states[live, column - caught.shape[1] : column] = caught
         table = (logits / how.temperature).log_softmax(-1)  # (b, V)
-        tokens = torch.multinomial(table.exp(), 1, generator=generator)
+        tokens = torch.multinomial(nucleus(table.exp(), how.top_p), 1, generator=generator)
         ids[live, column] = tokens.squeeze(1)
         sampled[live, column] = table.gather(1, tokens).squeeze(1)
         answer[live, column] = True
@@ -134,6 +138,15 @@ def _sample(
         finished=finished,
         sampled=sampled[:, :end],
     )
+
+
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """(b, V) with all but the likeliest tokens that together reach top_p set to 0. Source: arXiv 1904.09751."""
+    if top_p >= 1:
+        return probabilities
+    ranked, places = probabilities.sort(-1, descending=True)
+    ranked = ranked.masked_fill(ranked.cumsum(-1) - ranked >= top_p, 0.0)
+    return torch.zeros_like(ranked).scatter_(-1, places, ranked)
 
 
 def _steps(

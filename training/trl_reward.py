@@ -37,7 +37,8 @@ def train_trl(
 ) -> NDArray[np.float64]:
     """(N,) rewards of all sequences by TRL's model. learning_rate: RewardConfig's own default; centering 0.01."""
     from datasets import Dataset
-    from trl import RewardConfig, RewardTrainer
+    from trl.trainer.reward_config import RewardConfig
+    from trl.trainer.reward_trainer import RewardTrainer
 
     model = AutoModelForSequenceClassification.from_pretrained(
         parent, num_labels=1, dtype=torch.float32, local_files_only=True, trust_remote_code=False
@@ -78,7 +79,7 @@ def decisive(
     return found
 
 
-def _freeze_below(model: nn.Module, blocks: int) -> None:
+def _freeze_below(model: Any, blocks: int) -> None:
     """Leaves the top blocks, what follows them and the score head trainable."""
     wanted = int(model.config.get_text_config().num_hidden_layers)
     model.requires_grad_(False)

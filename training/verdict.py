@@ -16,17 +16,17 @@ import torch
 from sacrebleu import corpus_bleu, corpus_chrf
 
 from huatuo.config import Generation
-from huatuo.errors import NoData
+from huatuo.errors import ConfigError, NoData
 from huatuo.messages import Message
 from huatuo.models.branch import check_parent, read_branch, tensors_of
 from huatuo.models.trunk import Trunk, load_trunk
 from huatuo.prompts import encode
 from training.cases import Case
-from training.examine import answers, asks_back
+from training.examine import asks_back
 from training.feedback import Judge
 from training.logprob import token_log_probs
 from training.release import Outcome
-from training.rollout import Drawing, sample
+from training.rollout import Drawing, Rollouts, sample
 from training.rubric import NOTE, RubricJudge
 
 RESAMPLES = 2000
@@ -75,7 +75,6 @@ class Pair:
         info = read_branch(branch)
         check_parent(info, parent)
         self.trunk, self.tokenizer = load_trunk(parent, info.blocks)
-        self.tokenizer.padding_side = "left"
         self.template = template
         self.reference = self.trunk.branch().requires_grad_(False)
         self._sides = {
@@ -91,14 +90,47 @@ class Pair:
         return self.trunk
 
     def answer(self, questions: Sequence[str], settings: Generation, seed: int) -> Answered:
-        """Both sides' answers."""
-        said = {}
-        for side in ("parent", "refined"):
-            model: Any = self.become(side).model
-            said[side] = [
-                text for text, _ in answers(model, self.tokenizer, questions, settings, seed=seed)
-            ]
-        return Answered(**said)
+        """Both sides' answers, drawn as the app draws them. Raises ConfigError for settings it cannot keep to."""
+        if settings.repetition_penalty != 1 or settings.top_k:
+            raise ConfigError(
+                "the parent's file sets repetition_penalty or top_k, which an evaluation does not know"
+            )
+        how = self._drawing(settings, max(settings.temperature, 1e-2), settings.top_p)
+        prompts = self._prompts(questions, settings)
+        return Answered(
+            *(
+                self._texts(self._draw(self.become(side), prompts, how, seed))
+                for side in ("parent", "refined")
+            )
+        )
+
+    def _drawing(self, settings: Generation, temperature: float, top_p: float = 1.0) -> Drawing:
+        ends = frozenset([int(self.tokenizer.eos_token_id)])
+        return Drawing(
+            settings.max_new_tokens,
+            ends,
+            int(self.tokenizer.pad_token_id),
+            temperature,
+            top_p=top_p,
+        )
+
+    def _prompts(self, questions: Sequence[str], settings: Generation) -> list[list[int]]:
+        room = settings.context_tokens - settings.max_new_tokens
+        return [
+            encode(self.tokenizer, (Message("user", q),), self.template, max_tokens=room).ids
+            for q in questions
+        ]
+
+    def _draw(
+        self, trunk: Trunk, prompts: Sequence[Sequence[int]], how: Drawing, seed: int
+    ) -> Rollouts:
+        return sample(trunk, prompts, 1, how, torch.Generator(trunk.device).manual_seed(seed))
+
+    def _texts(self, drawn: Rollouts) -> list[str]:
+        return [
+            self.tokenizer.decode(ids[answer], skip_special_tokens=True).strip()
+            for ids, answer in zip(drawn.ids, drawn.answer, strict=True)
+        ]
 
     @torch.no_grad()
     def kl(
@@ -109,22 +141,8 @@ class Pair:
         temperature: of the distributions compared, as in training.
         """
         trunk = self.become("refined")
-        prompts = [
-            encode(
-                self.tokenizer,
-                (Message("user", c.question),),
-                self.template,
-                max_tokens=settings.context_tokens,
-            ).ids
-            for c in cases[:KL_CASES]
-        ]
-        how = Drawing(
-            settings.max_new_tokens,
-            frozenset([self.tokenizer.eos_token_id]),
-            self.tokenizer.pad_token_id,
-            temperature,
-        )
-        batch = sample(trunk, prompts, 1, how, torch.Generator(trunk.device).manual_seed(seed))
+        prompts = self._prompts([case.question for case in cases[:KL_CASES]], settings)
+        batch = self._draw(trunk, prompts, self._drawing(settings, temperature), seed)
         asked = batch.answer[:, 1:]
         tokens = batch.ids[:, 1:][asked]
         told = [

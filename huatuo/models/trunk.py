@@ -87,7 +87,8 @@ class Branch(nn.Module):
         )  # what the lower blocks would have begun with
         self._fed = states
         try:
-            hidden = self._shell(
+            shell: Any = self.__dict__["_shell"]
+            hidden = shell(
                 inputs_embeds=blank,
                 attention_mask=attention_mask,
                 use_cache=False,
@@ -95,7 +96,8 @@ class Branch(nn.Module):
             ).last_hidden_state  # (B, T, H)
         finally:
             self._fed = None
-        return hidden if self.head is None else self.head(hidden.float()).squeeze(-1)
+        scores: Tensor = hidden if self.head is None else self.head(hidden.float()).squeeze(-1)
+        return scores
 
     def _before_first(self, _: nn.Module, args: Any, kwargs: Any) -> Any:
         if self._fed is not None:
@@ -190,7 +192,8 @@ class Trunk:
     @contextmanager
     def recording(self) -> Iterator[list[Tensor]]:
         """While it lasts, each forward of the model appends the states before block L-k, (B, t, H), to the list."""
-        self.policy._heard = heard = []
+        heard: list[Tensor] = []
+        self.policy._heard = heard
         try:
             yield heard
         finally:
@@ -248,7 +251,7 @@ class Trunk:
         whole = hashlib.sha256()
         for name, tensor in sorted(self.frozen(), key=lambda item: item[0]):
             whole.update(name.encode())
-            whole.update(tensor.detach().contiguous().view(torch.uint8).cpu().numpy())
+            whole.update(tensor.detach().contiguous().view(torch.uint8).cpu().numpy().tobytes())
         return whole.hexdigest()
 
     def branch_tensors(self, branch: Branch) -> dict[str, Tensor]:
@@ -301,7 +304,8 @@ def load_trunk(
             extra["quantization_config"] = _quantisation(folder, blocks, load)
             extra["device_map"] = {"": device}
         tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
-        model = AutoModelForCausalLM.from_pretrained(
+        auto: Any = AutoModelForCausalLM
+        model: Any = auto.from_pretrained(
             folder,
             dtype=torch.float32 if load == "float32" or device == "cpu" else torch.bfloat16,
             use_safetensors=True,
