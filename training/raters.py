@@ -159,6 +159,20 @@ def side_bias(pairs: Sequence[Pair]) -> float:
     return math.log((first + 10) / (second + 10))
 
 
+def overlapping(pairs: Sequence[Pair]) -> list[int]:
+    """The pairs that the ceiling is measured on: at least two known physicians chose a side."""
+    found = []
+    for number, pair in enumerate(pairs):
+        chose = {
+            j.rater
+            for j in pair.judgements
+            if j.source == "physician" and j.rater != NOBODY and j.outcome in ("a", "b")
+        }
+        if len(chose) > 1:
+            found.append(number)
+    return found
+
+
 def ceiling(pairs: Sequence[Pair]) -> Ceiling:
     """How often a physician's decisive vote agrees with the majority of the other physicians; half for their ties.
 

@@ -31,6 +31,7 @@ from huatuo.models.branch import parent_digest, read_branch, save_branch
 from huatuo.models.trunk import Trunk, load_trunk
 from huatuo.prompts import template_of
 from huatuo.toml import ROOT, read_toml
+from training import raters
 from training.answers import StateCache, cache_states
 from training.csv_log import CsvLog
 from training.ensemble import EVIDENCE
@@ -47,6 +48,7 @@ from training.reward_result import (
     gap_to_ceiling,
     head_rewards,
     length_figures,
+    paired_accuracy,
     raw_rewards,
     scale_of,
     write_ensemble,
@@ -258,6 +260,10 @@ def _figures(
     )  # fmt: skip
     _, d, temperature, shape = judged(raw.mean(0), ours)
     figures = {"ensemble": figures_of(d, pairs, test, cases, shape)}
+    shared = sorted({*raters.overlapping(pairs)} & {*test})
+    figures["ensemble"]["accuracy_on_pairs_of_the_ceiling"] = paired_accuracy(
+        d, pairs, shared, cases
+    )
     if config.baseline:
         before, after, _, ties = judged(None, trl)
         figures["TRL RewardTrainer, as it comes"] = figures_of(

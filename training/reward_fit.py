@@ -75,11 +75,12 @@ class Ties(nn.Module):
         super().__init__()
         share = min(max(share, 0.01), 0.8)
         start = math.log((1 + share) / (1 - share))
-        self.raw = nn.Parameter(torch.tensor(math.log(math.expm1(start))))
+        # (1,) and not (): DeepSpeed views every parameter as bytes, which a tensor without dimensions refuses
+        self.raw = nn.Parameter(torch.tensor([math.log(math.expm1(start))]))
 
     def forward(self) -> Tensor:
         """Log theta, a scalar above 0."""
-        return functional.softplus(self.raw) + 1e-3
+        return functional.softplus(self.raw).squeeze() + 1e-3
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers.integrations import unset_hf_deepspeed_config
 
 from huatuo.models.trunk import Branch, Trunk, positions
 from training.answers import Sequences, StateCache, answer_mask, length_batches, padded
@@ -27,7 +28,10 @@ def open_accelerator(*, cpu: bool) -> Accelerator:
     on_cpu = cpu or not torch.cuda.is_available()
     handlers = [InitProcessGroupKwargs(backend="gloo")] if several and on_cpu else []
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    return Accelerator(cpu=(on_cpu and not deepspeed) or None, kwargs_handlers=handlers)
+    accelerator = Accelerator(cpu=(on_cpu and not deepspeed) or None, kwargs_handlers=handlers)
+    # transformers would cut the weights into shards while it reads them, and the split proves itself on whole ones.
+    unset_hf_deepspeed_config()
+    return accelerator
 
 
 class CachedReward(nn.Module):

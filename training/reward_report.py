@@ -73,21 +73,20 @@ def write_report(path: Path, report: Mapping[str, Any], logs: Mapping[str, Path]
 def _summary(page: Page, report: Mapping[str, Any]) -> None:
     ceiling, gap = report["ceiling"], report["gap_to_ceiling"]
     model = next(iter(report["models"].values()))
-    accuracy = model["accuracy"]
-    bound = (
-        f"The raters' ceiling is {ceiling['value']:.1%} ({ceiling['low']:.1%} to {ceiling['high']:.1%}, "
-        f"{ceiling['votes']} votes of {ceiling['raters']} raters)."
-        if ceiling["value"] is not None
-        else f"The raters' ceiling is {ceiling['why']}."
+    text = (
+        f"On {model['votes']} votes over {model['cases']} held-out cases the ensemble agrees with "
+        f"{shown(model['accuracy'])} of the votes that chose a side. "
     )
-    reached = (
-        ""
-        if gap is None
-        else f" The model is {abs(gap) * 100:.1f} points {'below' if gap > 0 else 'above'} it."
-    )
-    page.text(
-        f"On {model['votes']} votes over {model['cases']} held-out cases the ensemble agrees with {shown(accuracy)} of decisive votes. {bound}{reached}"
-    )
+    if ceiling["value"] is None:
+        text += f"The raters' ceiling is {ceiling['why']}."
+    else:
+        text += (
+            f"The raters' ceiling is {ceiling['value']:.3f} ({ceiling['low']:.3f}–{ceiling['high']:.3f}; {ceiling['votes']} "
+            f"votes of {ceiling['raters']} raters on pairs that several judged), {abs(gap) * 100:.1f} points "
+            f"{'above' if gap > 0 else 'below'} that. On the very pairs of the ceiling the ensemble has "
+            f"{shown(model['accuracy_on_pairs_of_the_ceiling'])}."
+        )
+    page.text(text)
 
 
 def _data(page: Page, report: Mapping[str, Any]) -> None:

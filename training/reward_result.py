@@ -116,6 +116,14 @@ def figures_of(
     }
 
 
+def paired_accuracy(
+    d: Floats, pairs: Sequence[Pair], rows: Sequence[int], cases: Sequence[str]
+) -> dict[str, float | None]:
+    """Accuracy on the very votes that the raters' ceiling is measured on, with its interval."""
+    scored = votes_of(pairs, rows, d, cases, (0.0, 0.0))
+    return calibration.as_json(calibration.figures(scored))["accuracy"]
+
+
 def length_figures(rewards: Floats, lengths: Floats) -> dict[str, float | None]:
     """Correlation of reward with length over answers."""
     return {

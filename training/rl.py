@@ -59,6 +59,9 @@ class RlConfig(Settings):
     learning_rate: float = Field(default=1e-5, gt=0)
     value_learning_rate: float = Field(default=1e-4, gt=0, description="PPO only")
     warm_up: int = Field(default=5, ge=0, description="steps to the full learning rate")
+    offload: bool = Field(
+        default=False, description="frozen branches wait in main memory while the policy learns"
+    )
     eight_bit: bool = Field(default=False, description="bitsandbytes' 8-bit AdamW")
     clip: float = Field(default=0.2, gt=0)
     value_clip: float = Field(default=0.2, gt=0)
@@ -100,6 +103,11 @@ def start(config: RlConfig) -> Run:
         ROOT / config.parent, config.blocks, config.load, str(accelerator.device)
     )
     ensemble = RewardEnsemble.load(ROOT / config.reward, trunk, ROOT / config.parent)
+    if config.prompts_per_step % accelerator.num_processes:
+        raise ConfigError(
+            f"prompts_per_step = {config.prompts_per_step} cannot be shared out evenly to {accelerator.num_processes} "
+            "processes, which would wait for one another for ever"
+        )
     reference = trunk.branch().requires_grad_(False).eval()
     value = trunk.branch(scalar=True) if config.algorithm == "ppo" else None
     policy: Any = trunk.policy.float().requires_grad_(True)

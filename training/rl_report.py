@@ -9,6 +9,7 @@ import torch
 from huatuo.messages import Message
 from huatuo.models.trunk import Branch
 from huatuo.prompts import encode
+from training import memory
 from training.cases import Case
 from training.report import Page, curves
 from training.rollout import Drawing, sample
@@ -49,6 +50,11 @@ def write_report(run: "Run", work: Path, reason: str) -> Path:
         "reward model.",
     )
     page.heading("Before and after").samples(_samples(run, run.cases[:SAMPLES]))
+    plan = memory.plan_of(config, members=len(run.ensemble.members))
+    page.heading("Memory").table(memory.table(memory.estimate(run.trunk.model.config, plan)))
+    page.text(
+        "Computed from the shapes beforehand, not measured; by part, on one device.", note=True
+    )
     page.heading("Settings").table(
         [(key, str(value)) for key, value in config.model_dump(mode="json").items()],
         ["key", "value"],

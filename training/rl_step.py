@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,9 @@ def take_step(run: Run) -> dict[str, float]:
     cases = draw(run)
     rollouts = generate(run, cases)
     marks.append(time.monotonic())
-    scores, spread = reward(run, rollouts)
-    old, reference, values = run.learner.score(rollouts)
+    with frozen_at_hand(run):
+        scores, spread = reward(run, rollouts)
+        old, reference, values = run.learner.score(rollouts)
     assert old is not None
     owner = owners(rollouts)
     kl = torch.zeros(len(rollouts), device=old.device).index_add_(0, owner, old - reference)
@@ -74,8 +76,10 @@ def take_step(run: Run) -> dict[str, float]:
     )
     tokens = credit(run, rollouts, Tokens(owner, old, reference, old, values), shaped, kl)
     if not config.kl_budget or figures["kl"] <= config.kl_budget:
+        place = "cpu" if config.offload else run.trunk.device
         run.within = {
-            name: tensor.clone() for name, tensor in run.trunk.policy.state_dict().items()
+            name: tensor.to(place, copy=True)
+            for name, tensor in run.trunk.policy.state_dict().items()
         }
     _warm_up(run)
     order = [
@@ -102,6 +106,24 @@ def take_step(run: Run) -> dict[str, float]:
     }
     run.step += 1
     return figures
+
+
+@contextmanager
+def frozen_at_hand(run: Run) -> Iterator[None]:
+    """With `offload`, reference and reward branches are on the device only while this lasts."""
+    waiting: list[Any] = [run.learner.reference, *run.ensemble.members]
+    if not run.config.offload:
+        yield
+        return
+    for branch in waiting:
+        branch.to(run.trunk.device)
+    try:
+        yield
+    finally:
+        for branch in waiting:
+            branch.to("cpu")
+        if run.trunk.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def draw(run: Run) -> list[Case]:

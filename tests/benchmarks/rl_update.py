@@ -194,8 +194,9 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, float | None]:
         print("largest parameter difference from the plain full model:", gaps)
     task, generation = make_task(folder, device, options.rows, options.tokens, even=True)
     seconds, flops = measure(task, options.rounds)
-    store(task, folder / "batch.safetensors")
-    held = {side: memory_of(side, task, folder / "batch.safetensors") for side in SIDES}
+    batch = folder.parent / "batch.safetensors"  # a model folder holds nothing else
+    store(task, batch)
+    held = {side: memory_of(side, task, batch) for side in SIDES}
 
     def ratio(side: str, other: str, epochs: int) -> float:
         pairs = zip(seconds[side, epochs], seconds[other, epochs], strict=True)
@@ -250,4 +251,4 @@ if __name__ == "__main__":
         alone(options.alone, Path(options.folder), Path(options.batch), options.device)
     else:
         with tempfile.TemporaryDirectory() as place:
-            print(json.dumps(run(options, Path(place))))
+            print(json.dumps(run(options, Path(place) / "model")))

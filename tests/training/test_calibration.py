@@ -79,7 +79,7 @@ def test_temperature_ties_and_slips_are_found_again(slip: float) -> None:
     temperature, log_theta, slips = calibration.fit_temperature(3 * some.d, flipped, some.weight)
     assert temperature == pytest.approx(3, rel=0.2)
     assert log_theta == pytest.approx(0.3, rel=0.2)
-    assert slips == pytest.approx(slip, abs=0.02)
+    assert slips == pytest.approx(slip, abs=0.03)
 
 
 def test_votes_with_slips_are_calibrated_only_by_a_model_that_knows_of_them() -> None:

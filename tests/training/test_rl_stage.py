@@ -57,7 +57,7 @@ def make(folder):
         )
     about = {
         "members": ["member-0", "member-1"], "pool": "mean", "temperature": 1.0, "log_theta": 0.1,
-        "mean": 0.0, "std": 0.05, "parent_sha256": branches.parent_digest(folder / "parent"),
+        "mean": 0.0, "std": 1.0, "parent_sha256": branches.parent_digest(folder / "parent"),
     }  # fmt: skip
     (folder / "reward/reward.json").write_text(json.dumps(about), encoding="utf-8")
     lines = [Case(f"c{n}", f"第{n}个人头疼怎么办").as_json() for n in range(12)]
