@@ -28,7 +28,6 @@ class UpdateSettings:
     clip: float = 0.2
     value_clip: float = 0.2
     value_coefficient: float = 0.5
-    kl_in_loss: float = 0.0
     average: Average = "token"
     max_norm: float = 1.0
     temperature: float = 1.0
@@ -36,14 +35,18 @@ class UpdateSettings:
 
 @dataclass
 class Tokens:
-    """The answer tokens of a batch end to end: (N,) each, with the sequence that owns them."""
+    """The answer tokens of a batch end to end: (N,) each, with the sequence that owns them.
+
+    kl_in_loss: coefficient of the k3 leash in the loss (GRPO); PPO and RLOO have theirs in the reward.
+    """
 
     owner: Tensor
-    old: Tensor | None
+    old: Tensor
     reference: Tensor
     advantages: Tensor
     values: Tensor | None = None
     returns: Tensor | None = None
+    kl_in_loss: float = 0.0
 
 
 class Learner:
@@ -82,34 +85,25 @@ class Learner:
         )
 
     @torch.no_grad()
-    def score(
-        self, rollouts: Rollouts, *, old: bool = True
-    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """(policy's log-probabilities or None, the reference's, values or None), (N,) over all answer tokens in order."""
+    def score(self, rollouts: Rollouts) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(policy's log-probabilities, the reference's, values or None), (N,) over all answer tokens in order."""
         olds, references, values = [], [], []
         for rows in _chunks(range(len(rollouts)), self.settings.micro_batch):
             batch = rollouts.select(list(rows))
             references.append(self.log_probs(self.reference, batch)[0])
-            if old:
-                olds.append(self.log_probs(self.policy, batch)[0])
+            olds.append(self.log_probs(self.policy, batch)[0])
             if self.value is not None:
                 values.append(self.value(batch.states, batch.fed)[batch.answer[:, 1:]])
-        return (
-            torch.cat(olds) if old else None,
-            torch.cat(references),
-            torch.cat(values) if values else None,
-        )
+        return torch.cat(olds), torch.cat(references), torch.cat(values) if values else None
 
     def update(
         self, rollouts: Rollouts, tokens: Tokens, order: Sequence[Sequence[int]]
     ) -> dict[str, float]:
         """All epochs on one batch; returns {loss, value_loss, clipped, entropy, gradient_norm} of the run.
 
-        order: one permutation of the rows per epoch. tokens.old may be None with one minibatch an epoch: the first
-        epoch's own log-probabilities are the old ones. Raises NotFinite before the optimiser's step.
+        order: one permutation of the rows per epoch. Raises NotFinite before the optimiser's step.
         """
         settings = self.settings
-        first_old: dict[int, Tensor] = {}
         sums = dict.fromkeys(("loss", "value_loss", "clipped", "entropy", "gradient_norm"), 0.0)
         steps = 0
         spans = _spans(tokens.owner, len(rollouts))
@@ -119,9 +113,7 @@ class Learner:
                 self.optimizer.zero_grad(set_to_none=True)
                 share = self._share(rollouts, minibatch)
                 for micro in _chunks(minibatch, settings.micro_batch):
-                    for name, figure in self._micro(
-                        rollouts, tokens, micro, share, spans, first_old
-                    ).items():
+                    for name, figure in self._micro(rollouts, tokens, micro, share, spans).items():
                         sums[name] += figure
                 sums["gradient_norm"] += self._step()
                 steps += 1
@@ -145,7 +137,6 @@ class Learner:
         rows: Sequence[int],
         share: float,
         spans: Sequence[tuple[int, int]],
-        first_old: dict[int, Tensor],
     ) -> dict[str, float]:
         settings = self.settings
         batch = rollouts.select(list(rows))
@@ -153,15 +144,11 @@ class Learner:
         counts = batch.lengths
         owner = torch.repeat_interleave(torch.arange(len(rows), device=counts.device), counts)
         new, entropy = self.log_probs(self.policy, batch)
-        old = (
-            tokens.old[at]
-            if tokens.old is not None
-            else first_old.setdefault(rows[0], new.detach())
-        )
+        old = tokens.old[at]
         gain = objectives.clipped_gain(new, old, tokens.advantages[at], settings.clip)
         per_token = -gain
-        if settings.kl_in_loss:
-            per_token = per_token + settings.kl_in_loss * objectives.k3(new, tokens.reference[at])
+        if tokens.kl_in_loss:
+            per_token = per_token + tokens.kl_in_loss * objectives.k3(new, tokens.reference[at])
 
         def mean(values: Tensor) -> Tensor:
             return objectives.averaged(values, owner, settings.average, counts, share)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
 
 from huatuo.config import ModelConfig
@@ -31,6 +32,7 @@ from training.cases import draw_cases, read_cases, write_cases
 from training.flags import parse
 from training.release import GateFailed, Gates, Outcome, examine, release
 from training.report import Page, bars, curves
+from training.reward_data import RewardConfig
 from training.rl_report import CURVES
 from training.rubric import NOTE
 from training.simulate import SimulationConfig, simulate
@@ -56,7 +58,9 @@ class RefineConfig(Settings):
     )
     cases: Texts = Field(default=(), description="case files to learn on")
     held_out: int = Field(default=200, ge=10, description="held-out cases of the evaluation")
-    references: Texts = Field(default=(), description="held-out corpus files for automatic metrics")
+    references: Texts = Field(
+        min_length=1, description="held-out corpus files for automatic metrics"
+    )
     reference_count: int = Field(default=160, ge=1)
     gates: Gates = Gates()
     release: bool = Field(default=True, description="false: stop after the evaluation")
@@ -83,17 +87,22 @@ class Loop:
         return self.config.work / self.config.name
 
     def stage(
-        self, name: str, inputs: Sequence[Any], output: Path, make: Callable[[], object]
+        self, name: str, inputs: Sequence[Any], output: Path, make: Callable[[bool], object]
     ) -> None:
-        """Runs `make` unless a finished stage of the same inputs left `output`; only then is it marked finished."""
-        mark = self.folder / f"{name}.done"
+        """Runs `make` unless a finished stage of the same inputs left `output`; only then is it marked finished.
+
+        make gets whether a stop of the same inputs may be gone on from: never from one of others.
+        """
+        mark, begun = self.folder / f"{name}.done", self.folder / f"{name}.begun"
         key = hashlib.sha256(json.dumps([str(part) for part in inputs]).encode()).hexdigest()
         if self.resume and output.exists() and mark.exists() and mark.read_text() == key:
             print(f"{name}: finished before", flush=True)
             return
         mark.unlink(missing_ok=True)
+        same = self.resume and begun.exists() and begun.read_text() == key
+        begun.write_text(key)
         began = time.monotonic()
-        make()
+        make(same)
         self.seconds[name] = time.monotonic() - began
         self.folder.mkdir(parents=True, exist_ok=True)
         mark.write_text(key)
@@ -115,7 +124,7 @@ def refine(config: RefineConfig, *, resume: bool = False) -> dict[str, Any]:
     reward_config = _reward_config(loop, model)
     loop.stage(
         "reward", [reward_config.model_dump_json(), parent, votes], loop.folder / "reward/reward.json",
-        lambda: reward.train(reward_config, resume=resume),
+        lambda same: reward.train(reward_config, resume=same),
     )  # fmt: skip
     rl_config = _rl_config(loop, model, cases)
     made_of = [
@@ -128,12 +137,12 @@ def refine(config: RefineConfig, *, resume: bool = False) -> dict[str, Any]:
         "rl",
         made_of,
         loop.folder / "policy/branch.json",
-        lambda: rl.train(rl_config, resume=resume),
+        lambda same: rl.train(rl_config, resume=same),
     )
     branch = sha256_of(loop.folder / "policy/branch.safetensors")
     loop.stage(
         "evaluate", [branch, config.model_dump_json()], loop.folder / "report.json",
-        lambda: _evaluate(loop, model, rl_config),
+        lambda _: _evaluate(loop, model, rl_config),
     )  # fmt: skip
     report = json.loads((loop.folder / "report.json").read_text(encoding="utf-8"))
     outcome = Outcome.model_validate(report["gates"])
@@ -188,7 +197,7 @@ def _cases(loop: Loop) -> list[Path]:
     config = loop.config
     held_out, train = loop.folder / "held-out.jsonl", loop.folder / "prompts.jsonl"
 
-    def make() -> None:
+    def make(_: bool) -> None:
         write_cases(held_out, draw_cases(config.held_out, held_out=True, seed=config.seed))
         if not config.cases:
             write_cases(train, draw_cases(config.prompts, held_out=False, seed=config.seed + 1))
@@ -199,10 +208,10 @@ def _cases(loop: Loop) -> list[Path]:
     return [ROOT / name for name in config.cases] or [train]
 
 
-def _reward_config(loop: Loop, model: ModelConfig) -> reward.RewardConfig:
+def _reward_config(loop: Loop, model: ModelConfig) -> RewardConfig:
     return read_toml(
         ROOT / loop.config.reward,
-        reward.RewardConfig,
+        RewardConfig,
         {
             "name": loop.config.name,
             "parent": str(model.path),
@@ -237,7 +246,9 @@ def _evaluate(loop: Loop, model: ModelConfig, trained: rl.RlConfig) -> None:
     """Writes report.json, with the gates' figures, and report.html."""
     config = loop.config
     assert model.path is not None
-    pair = Pair(loop.folder / "policy", ROOT / model.path, model.template)
+    pair = Pair(
+        loop.folder / "policy", ROOT / model.path, model.template, trained.load, device_of(trained)
+    )
     references = read_references(
         [ROOT / name for name in config.references], config.reference_count
     )
@@ -260,6 +271,11 @@ def _evaluate(loop: Loop, model: ModelConfig, trained: rl.RlConfig) -> None:
     temporary = loop.folder / ".report.json.tmp"
     temporary.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     temporary.replace(loop.folder / "report.json")
+
+
+def device_of(trained: rl.RlConfig) -> str:
+    """Where the training ran, for the evaluation to run there too."""
+    return "cuda" if trained.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _page(loop: Loop, outcome: Outcome, more: dict[str, Any], rows: list[dict[str, Any]]) -> None:

@@ -6,7 +6,6 @@ the whole model runs with its lower blocks frozen, as it must under DeepSpeed Ze
 training.reward ... --cache false`. Ends with reward.json (what training.ensemble loads), report.json and report.html.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -35,6 +34,7 @@ from training import raters
 from training.answers import StateCache, cache_states
 from training.csv_log import CsvLog
 from training.ensemble import EVIDENCE
+from training.flags import parse
 from training.pairs import Votes
 from training.reward_cross import held_out_scores, probe_rewards
 from training.reward_data import Choice, Floats, Material, RewardConfig, aim_of, choose, gather
@@ -296,23 +296,11 @@ def recipe_of(config: RewardConfig) -> Recipe:
     return Recipe(**{name: getattr(config, name) for name in Recipe.__dataclass_fields__})
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[Path, bool, dict[str, str]]:
-    """(config file, resume, overrides) from the command line; every config key is a flag."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.reward", description="Reward model from votes."
-    )
-    parser.add_argument("config", type=Path, help="TOML file, e.g. configs/reward.toml")
-    parser.add_argument("--resume", action="store_true", help="keep finished members")
-    for key, field in RewardConfig.model_fields.items():
-        parser.add_argument("--" + key.replace("_", "-"), help=field.description, default=None)
-    options = vars(parser.parse_args(arguments))
-    config, resume = options.pop("config"), options.pop("resume")
-    return config, resume, {key: value for key, value in options.items() if value is not None}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0 done, 2 a clear error, 130 stopped."""
-    path, resume, overrides = parse(arguments)
+    path, resume, overrides = parse(
+        "training.reward", "Reward model from votes.", RewardConfig, arguments
+    )
     try:
         config = read_toml(path, RewardConfig, overrides)
         report = train(config, resume=resume)

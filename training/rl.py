@@ -97,6 +97,10 @@ def start(config: RlConfig) -> Run:
     cases = [case for name in config.prompts for case in read_cases(ROOT / name)]
     if not cases:
         raise NoData("prompts: the case files are empty")
+    inputs = {
+        "data": {Path(name).name: sha256_of(ROOT / name) for name in config.prompts},
+        "reward": sha256_of(ROOT / config.reward / "reward.json"),
+    }
     accelerator = open_accelerator(cpu=config.device == "cpu")
     torch.manual_seed(config.seed)
     trunk, tokenizer = load_trunk(
@@ -127,7 +131,6 @@ def start(config: RlConfig) -> Run:
         micro_batch=config.micro_batch,
         clip=config.clip,
         value_clip=config.value_clip,
-        kl_in_loss=config.kl if config.algorithm == "grpo" else 0.0,
         average=config.average,
         max_norm=config.max_norm,
         temperature=config.temperature,
@@ -145,7 +148,7 @@ def start(config: RlConfig) -> Run:
     )
     return Run(
         config, trunk, tokenizer, ensemble, learner, value, cases,
-        KlControl(config.kl, config.kl_target), LengthLeash(config.length_leash), accelerator,
+        KlControl(config.kl, config.kl_target), LengthLeash(config.length_leash), accelerator, inputs,
     )  # fmt: skip
 
 
@@ -165,9 +168,11 @@ def train(config: RlConfig, *, resume: bool = False) -> dict[str, Any]:
     run = start(config)
     work = ROOT / config.work / config.name
     file = work / "state.pt"
+    main = run.accelerator.is_main_process
     if resume and file.exists():
         states.restore(run, file)
-    main = run.accelerator.is_main_process
+    elif main:
+        file.unlink(missing_ok=True)  # or --resume might go on from an earlier run of the same name
     log = (
         CsvLog(work / "steps.csv", after=run.step if resume and run.step else None)
         if main
@@ -211,8 +216,7 @@ def finish(run: Run, work: Path, reason: str) -> dict[str, Any]:
     about = {
         **summary,
         "name": config.name,
-        "data": {Path(name).name: sha256_of(ROOT / name) for name in config.prompts},
-        "reward": sha256_of(ROOT / config.reward / "reward.json"),
+        **run.inputs,
     }
     branches.save_branch(
         ROOT / config.out,

@@ -42,6 +42,8 @@ class Run:
     kl: KlControl
     length: LengthLeash
     accelerator: Accelerator
+    inputs: dict[str, Any]
+    """sha256 of the prompts' files and of the reward model, by name."""
     step: int = 0
     within: dict[str, Tensor] | None = None
     """The policy as it was when its KL was last measured within the budget."""
@@ -56,7 +58,6 @@ def take_step(run: Run) -> dict[str, float]:
     with frozen_at_hand(run):
         scores, spread = reward(run, rollouts)
         old, reference, values = run.learner.score(rollouts)
-    assert old is not None
     owner = owners(rollouts)
     kl = torch.zeros(len(rollouts), device=old.device).index_add_(0, owner, old - reference)
     marks.append(time.monotonic())
@@ -71,9 +72,7 @@ def take_step(run: Run) -> dict[str, float]:
     )
     if run.length.wanted == 0:
         run.length.wanted = figures["length"]
-    shaped = (
-        scores - run.length.penalty(rollouts.lengths) - config.unfinished * (~rollouts.finished)
-    )
+    shaped = guarded(run, rollouts, scores)
     tokens = credit(run, rollouts, Tokens(owner, old, reference, old, values), shaped, kl)
     if not config.kl_budget or figures["kl"] <= config.kl_budget:
         place = "cpu" if config.offload else run.trunk.device
@@ -129,12 +128,15 @@ def frozen_at_hand(run: Run) -> Iterator[None]:
 def draw(run: Run) -> list[Case]:
     """This process's share of the step's cases; an epoch's permutation by permutation."""
     config, many = run.config, run.config.prompts_per_step
+    orders: dict[int, list[Case]] = {}
     chosen = []
     for place in range(run.step * many, (run.step + 1) * many):
         lap, at = divmod(place, len(run.cases))
-        order = list(range(len(run.cases)))
-        random.Random(f"{config.seed}/lap/{lap}").shuffle(order)
-        chosen.append(run.cases[order[at]])
+        if lap not in orders:
+            orders[lap] = random.Random(f"{config.seed}/lap/{lap}").sample(
+                run.cases, len(run.cases)
+            )
+        chosen.append(orders[lap][at])
     return chosen[run.accelerator.process_index :: run.accelerator.num_processes]
 
 
@@ -175,10 +177,15 @@ def reward(run: Run, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
     return cautious.clamp(-config.reward_clip, config.reward_clip), spread
 
 
+def guarded(run: Run, rollouts: Rollouts, scores: Tensor) -> Tensor:
+    """(B,) the rewards less the pull of the length leash and the fine for an answer that did not end."""
+    fine = run.config.unfinished * (~rollouts.finished)
+    return scores - run.length.penalty(rollouts.lengths) - fine
+
+
 def credit(run: Run, rollouts: Rollouts, tokens: Tokens, scores: Tensor, kl: Tensor) -> Tokens:
     """The tokens with their advantages (and returns, for PPO). scores, kl: (B,) rewards and KL per answer."""
     config, owner = run.config, tokens.owner
-    assert tokens.old is not None
     if config.algorithm == "ppo":
         assert tokens.values is not None
         each = -run.kl.coefficient * (tokens.old - tokens.reference)
@@ -193,6 +200,7 @@ def credit(run: Run, rollouts: Rollouts, tokens: Tokens, scores: Tensor, kl: Ten
         tokens.advantages = objectives.leave_one_out(whole, config.samples)[owner]
     else:
         tokens.advantages = objectives.group_normalised(scores, config.samples)[owner]
+        tokens.kl_in_loss = run.kl.coefficient
     return tokens
 
 

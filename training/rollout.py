@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from huatuo.errors import NotFinite
 from huatuo.models.trunk import Trunk, positions
 
 
@@ -120,6 +121,10 @@ def _sample(
             states = caught.new_zeros(rows, total - 1, trunk.hidden_size)
         states[live, column - caught.shape[1] : column] = caught
         table = (logits / how.temperature).log_softmax(-1)  # (b, V)
+        if not bool(torch.isfinite(table).all()):
+            raise NotFinite(
+                "the policy computes NaN or infinity while it answers; its weights are spoilt"
+            )
         tokens = torch.multinomial(nucleus(table.exp(), how.top_p), 1, generator=generator)
         ids[live, column] = tokens.squeeze(1)
         sampled[live, column] = table.gather(1, tokens).squeeze(1)

@@ -109,6 +109,11 @@ class RubricJudge:
         return Grade(round(min(1.0, max(0.0, score)), 4), rounded, NOTE[case.language])
 
 
+def urges(text: str, language: str) -> bool:
+    """Whether the text sends the patient to help at once."""
+    return _words(language)["emergency"].search(text.lower()) is not None
+
+
 def _complete(case: Case, text: str) -> dict[str, float]:
     language, own = case.language, {case.condition}
     named = {name for names in _names(language).found(text).values() for name in names}

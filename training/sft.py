@@ -5,7 +5,6 @@ ZeRO-3: `accelerate launch -m training.sft configs/sft.toml`. Built on transform
 grouped by length, not packed: BLOOM's ALiBi positions come from the attention mask.
 """
 
-import argparse
 import csv
 import json
 import math
@@ -38,6 +37,7 @@ from huatuo.prompts import template_of
 from huatuo.toml import ROOT, InsidePath, Settings, Texts, read_toml
 from training import processes
 from training.data import read_conversations, tokenise
+from training.flags import parse
 
 
 class Shape(Settings):
@@ -343,23 +343,9 @@ def _save(
     shutil.rmtree(final, ignore_errors=True)
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[Path, bool, dict[str, str]]:
-    """(config file, resume, overrides) from the command line; every config key is a flag."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.sft", description="Supervised fine-tuning."
-    )
-    parser.add_argument("config", type=Path, help="TOML file, e.g. configs/sft.toml")
-    parser.add_argument("--resume", action="store_true", help="continue the last saved state")
-    for key, field in SftConfig.model_fields.items():
-        parser.add_argument("--" + key.replace("_", "-"), help=field.description, default=None)
-    options = vars(parser.parse_args(arguments))
-    config, resume = options.pop("config"), options.pop("resume")
-    return config, resume, {key: value for key, value in options.items() if value is not None}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0 done, 2 a clear error, 130 stopped."""
-    path, resume, overrides = parse(arguments)
+    path, resume, overrides = parse("training.sft", "Supervised fine-tuning.", SftConfig, arguments)
     try:
         config = read_toml(path, SftConfig, overrides)
         figures = train(config, resume=resume)

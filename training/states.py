@@ -1,5 +1,6 @@
 """the resumable state of a reinforcement-learning run: one file, written whole or not at all, read without unpickling code."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -19,7 +20,7 @@ FREE_KEYS = frozenset(["steps", "save_steps", "threads", "work", "out"])
 def save(run: "Run", file: Path) -> None:
     """Writes the state. Raises CheckpointError when the disk is full: the state saved before is then whole."""
     state = {
-        "config": run.config.model_dump_json(exclude=set(FREE_KEYS)),
+        "config": _made_of(run),
         "step": run.step,
         "policy": run.trunk.policy.state_dict(),
         "value": run.value.state_dict() if run.value is not None else None,
@@ -54,9 +55,10 @@ def restore(run: "Run", file: Path) -> None:
         raise Damaged(
             f"{file}: cannot be read ({type(error).__name__}); remove it and begin anew"
         ) from None
-    if saved != run.config.model_dump_json(exclude=set(FREE_KEYS)):
+    if saved != _made_of(run):
         raise Mismatch(
-            f"{file}: was saved under other settings; go on with those, or begin anew without --resume"
+            f"{file}: was saved under other settings, prompts or another reward model; go on with those, or begin anew "
+            "without --resume"
         )
     run.trunk.policy.load_state_dict(state["policy"])
     if run.value is not None:
@@ -65,3 +67,10 @@ def restore(run: "Run", file: Path) -> None:
     run.step, run.within = int(state["step"]), state["within"]
     run.kl.coefficient = float(state["kl_coefficient"])
     run.length.wanted, run.length.pull = map(float, state["length"])
+
+
+def _made_of(run: "Run") -> str:
+    """Settings and inputs that a run must not change on its way, as text."""
+    return run.config.model_dump_json(exclude=set(FREE_KEYS)) + json.dumps(
+        run.inputs, sort_keys=True
+    )

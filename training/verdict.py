@@ -6,7 +6,7 @@ bootstraps over cases. Automatic metrics compare with the corpus's own held-out 
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from huatuo.config import Generation
 from huatuo.errors import ConfigError, NoData
 from huatuo.messages import Message
 from huatuo.models.branch import check_parent, read_branch, tensors_of
-from huatuo.models.trunk import Trunk, load_trunk
+from huatuo.models.trunk import Load, Trunk, load_trunk
 from huatuo.prompts import encode
 from training.cases import Case
 from training.examine import asks_back
@@ -27,10 +27,11 @@ from training.feedback import Judge
 from training.logprob import token_log_probs
 from training.release import Outcome
 from training.rollout import Drawing, Rollouts, sample
-from training.rubric import NOTE, RubricJudge
+from training.rubric import NOTE, Grade, RubricJudge, urges
 
 RESAMPLES = 2000
 KL_CASES = 64
+SIDES = ("parent", "refined")
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,17 @@ def read_references(files: Sequence[Path], most: int, seed: int = 0) -> list[Ref
 class Pair:
     """A parent and the branch laid over it, on one trunk; answers as either."""
 
-    def __init__(self, branch: Path, parent: Path, template: str) -> None:
+    def __init__(
+        self,
+        branch: Path,
+        parent: Path,
+        template: str,
+        load: Load = "float32",
+        device: str = "cpu",
+    ) -> None:
         info = read_branch(branch)
         check_parent(info, parent)
-        self.trunk, self.tokenizer = load_trunk(parent, info.blocks)
+        self.trunk, self.tokenizer = load_trunk(parent, info.blocks, load, device)
         self.template = template
         self.reference = self.trunk.branch().requires_grad_(False)
         self._sides = {
@@ -98,10 +106,7 @@ class Pair:
         how = self._drawing(settings, max(settings.temperature, 1e-2), settings.top_p)
         prompts = self._prompts(questions, settings)
         return Answered(
-            *(
-                self._texts(self._draw(self.become(side), prompts, how, seed))
-                for side in ("parent", "refined")
-            )
+            *(self._texts(self._draw(self.become(side), prompts, how, seed)) for side in SIDES)
         )
 
     def _drawing(self, settings: Generation, temperature: float, top_p: float = 1.0) -> Drawing:
@@ -184,12 +189,9 @@ def compare(
     incomplete = [i for i, case in enumerate(cases) if case.kind == "incomplete"]
     scored = {
         side: [rubric.grade(c, t) for c, t in zip(cases, getattr(said, side), strict=True)]
-        for side in ("parent", "refined")
+        for side in SIDES
     }
-    lengths = {
-        side: float(np.mean([len(t) for t in getattr(said, side)]))
-        for side in ("parent", "refined")
-    }
+    lengths = {side: float(np.mean([len(t) for t in getattr(said, side)])) for side in SIDES}
     metrics, warned = _against(pair, references, settings, seed)
     outcome = Outcome(
         win_rate=float(points.mean()),
@@ -216,25 +218,40 @@ def compare(
         of_kind = [i for i, case in enumerate(cases) if case.kind == kind]
         if of_kind:
             more[f"win_rate_{kind}"] = float(points[of_kind].mean())
-            for side in ("parent", "refined"):
-                more[f"rubric_{kind}_{side}"] = float(
-                    np.mean([scored[side][i].score for i in of_kind])
-                )
-                parts = scored[side][of_kind[0]].parts
-                more[f"parts_{kind}_{side}"] = {
-                    name: round(float(np.mean([scored[side][i].parts[name] for i in of_kind])), 3)
-                    for name in parts
-                }
-    rows = [
+            for side in SIDES:
+                score, parts = _means([scored[side][i] for i in of_kind])
+                more |= {f"rubric_{kind}_{side}": score, f"parts_{kind}_{side}": parts}
+    return outcome, more, _rows(cases, said, scored, verdicts)
+
+
+def _means(grades: Sequence[Grade]) -> tuple[float, dict[str, float]]:
+    """(mean score, mean of each part)."""
+    parts = {
+        name: round(float(np.mean([g.parts[name] for g in grades])), 3) for name in grades[0].parts
+    }
+    return float(np.mean([g.score for g in grades])), parts
+
+
+def _rows(
+    cases: Sequence[Case],
+    said: Answered,
+    scored: Mapping[str, Sequence[Grade]],
+    verdicts: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Sample rows for a report: wins and losses alike, so that it does not flatter."""
+    words = {"a": "refined wins", "b": "parent wins", "tie": "tie"}
+    chosen: list[int] = []
+    for winner, most in (("a", 5), ("b", 5), ("tie", 2)):
+        chosen += [i for i, verdict in enumerate(verdicts) if verdict == winner][:most]
+    return [
         {
             "prompt": cases[i].question,
-            "answers": {"parent": said.parent[i], "refined": said.refined[i]},
-            "scores": {side: {"rubric": scored[side][i].score} for side in ("parent", "refined")},
-            "note": {"a": "refined wins", "b": "parent wins", "tie": "tie"}[verdicts[i]],
+            "answers": {side: getattr(said, side)[i] for side in SIDES},
+            "scores": {side: {"rubric": scored[side][i].score} for side in SIDES},
+            "note": words[verdicts[i]],
         }
-        for i in _examples(verdicts)
+        for i in chosen
     ]
-    return outcome, more, rows
 
 
 def interval(points: np.ndarray, seed: int) -> tuple[float, float]:
@@ -260,7 +277,7 @@ def _against(
     urgent = [i for i, r in enumerate(references) if r.opener == "emergency"]
     truth = [[references[i].answer for i in plain]]
     metrics, warned = {}, {}
-    for side in ("parent", "refined"):
+    for side in SIDES:
         texts = getattr(said, side)
         chosen = [texts[i] for i in plain]
         metrics[side] = {
@@ -269,24 +286,12 @@ def _against(
             "distinct_1": distinct(chosen, 1),
             "distinct_2": distinct(chosen, 2),
         }
-        hits = [any(word in texts[i] for word in _AT_ONCE) for i in urgent]
+        hits = [urges(texts[i], "zh") for i in urgent]
         warned[side] = sum(hits) / len(hits) if hits else None
     return metrics, warned
-
-
-_AT_ONCE = ("急诊", "120", "立即", "立刻", "马上")
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
     """Different runs of n characters over all of them. Source: Li et al. 2016 (arXiv 1510.03055)."""
     runs = [text[i : i + n] for text in texts for i in range(len(text) - n + 1)]
     return len(set(runs)) / max(len(runs), 1)
-
-
-def _examples(verdicts: Sequence[str]) -> list[int]:
-    """Wins and losses alike, so that a report does not flatter."""
-    groups = [
-        [i for i, v in enumerate(verdicts) if v == w][:n]
-        for w, n in (("a", 5), ("b", 5), ("tie", 2))
-    ]
-    return [i for group in groups for i in group]

@@ -156,6 +156,91 @@ def test_nan_stops_naming_step_and_cases_and_keeps_the_saved_state(project, monk
     assert (project / "work/tiny/state.pt").read_bytes() == saved
 
 
+def test_an_answer_that_did_not_end_is_fined_and_a_long_one_pulled_back(project):
+    run = rl.start(config_of(project, algorithm="rloo", unfinished=2.0, length_leash=0.5))
+    rollouts = rl_step.generate(run, rl_step.draw(run))
+    rollouts.finished[0], rollouts.finished[1:] = False, True
+    plain = torch.zeros(len(rollouts))
+    assert rl_step.guarded(run, rollouts, plain).tolist() == [-2.0] + [0.0] * (len(rollouts) - 1)
+    run.length.wanted, run.length.pull = 4.0, 1.5
+    expected = -1.5 * (rollouts.lengths / 4.0 - 1) - 2.0 * (~rollouts.finished)
+    torch.testing.assert_close(rl_step.guarded(run, rollouts, plain), expected)
+
+
+def test_doubt_among_the_reward_models_costs_what_pessimism_says(project):
+    means = {}
+    for pessimism in (0.0, 1.0, 3.0):
+        run = rl.start(config_of(project, algorithm="rloo", pessimism=pessimism, reward_clip=1e6))
+        rollouts = rl_step.generate(run, rl_step.draw(run))
+        means[pessimism], spread = rl_step.reward(run, rollouts)
+    assert float(spread.max()) > 0
+    torch.testing.assert_close(means[1.0], means[0.0] - spread)
+    torch.testing.assert_close(means[3.0], means[0.0] - 3 * spread)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+def test_the_leash_coefficient_in_force_is_the_one_that_is_used(project, algorithm):
+    run = rl.start(config_of(project, algorithm=algorithm, kl_target=1.0))
+    rollouts = rl_step.generate(run, rl_step.draw(run))
+    old, reference, values = run.learner.score(rollouts)
+    owner = rl_step.owners(rollouts)
+    reference = reference + torch.randn(len(owner), generator=torch.Generator().manual_seed(0))
+    kl = torch.zeros(len(rollouts)).index_add_(0, owner, old - reference)
+    found = []
+    for coefficient in (0.0, 0.7):
+        run.kl.coefficient = coefficient
+        tokens = rl_step.Tokens(owner, old, reference, old, values)
+        scores = torch.linspace(-1, 1, len(rollouts))
+        tokens = rl_step.credit(run, rollouts, tokens, scores, kl)
+        found.append((tokens.advantages, tokens.kl_in_loss))
+    if algorithm == "grpo":
+        assert [leash for _, leash in found] == [0.0, 0.7]
+    else:
+        assert [leash for _, leash in found] == [0.0, 0.0]
+        assert not torch.allclose(found[0][0], found[1][0])
+
+
+def test_the_value_branch_learns_the_returns(project):
+    run = rl.start(
+        config_of(
+            project, algorithm="ppo", value_learning_rate=1e-2, warm_up=0, epochs=8, value_clip=10.0
+        )
+    )
+    rollouts = rl_step.generate(run, rl_step.draw(run))
+    old, reference, values = run.learner.score(rollouts)
+    owner = rl_step.owners(rollouts)
+    returns = torch.full_like(old, 0.7)
+    tokens = rl_step.Tokens(owner, old, reference, torch.zeros_like(old), values, returns)
+    run.learner.update(rollouts, tokens, [list(range(len(rollouts)))] * 8)
+    after = run.learner.score(rollouts)[2]
+    assert (after - returns).abs().mean() < 0.3 * (values - returns).abs().mean()
+
+
+def test_a_fresh_run_never_goes_on_from_an_earlier_one(project):
+    rl.train(config_of(project, algorithm="rloo", steps=2, save_steps=1))
+    assert (project / "work/tiny/state.pt").exists()
+    rl.train(config_of(project, algorithm="rloo", steps=1, save_steps=5))
+    assert not (project / "work/tiny/state.pt").exists()
+
+
+def test_a_state_of_another_reward_model_is_refused(project):
+    rl.train(config_of(project, algorithm="rloo", steps=2))
+    about = json.loads((project / "reward/reward.json").read_text(encoding="utf-8"))
+    (project / "reward/reward.json").write_text(
+        json.dumps({**about, "mean": 0.5}), encoding="utf-8"
+    )
+    with pytest.raises(Mismatch, match="another reward model"):
+        rl.train(config_of(project, algorithm="rloo"), resume=True)
+
+
+def test_a_policy_of_nan_is_named_while_it_answers(project):
+    run = rl.start(config_of(project))
+    with torch.no_grad():
+        run.trunk.policy.after["ln_f"].weight[0] = float("nan")
+    with pytest.raises(NotFinite, match="computes NaN"):
+        rl_step.take_step(run)
+
+
 BAD = [
     ({"samples": 1, "algorithm": "rloo"}, ConfigError, "samples must be 2"),
     ({"samples": 1, "algorithm": "grpo"}, ConfigError, "samples must be 2"),

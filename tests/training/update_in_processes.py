@@ -41,7 +41,6 @@ def main(model: Path, out: Path, algorithm: str) -> None:
     settings = UpdateSettings(
         epochs=2,
         micro_batch=2,
-        kl_in_loss=0.05 if algorithm == "grpo" else 0.0,
         average="sequence" if algorithm == "grpo" else "token",
         max_norm=0.1,
     )
@@ -60,7 +59,8 @@ def main(model: Path, out: Path, algorithm: str) -> None:
     owner = owners(rollouts)
     advantages = objectives.group_normalised(rewards, 2)[mine][owner]
     returns = None if values is None else values + advantages
-    tokens = Tokens(owner, old, wanted, advantages, values, returns)
+    leash = 0.05 if algorithm == "grpo" else 0.0
+    tokens = Tokens(owner, old, wanted, advantages, values, returns, leash)
     figures = learner.update(rollouts, tokens, [list(range(len(mine)))] * 2)
     if accelerator.is_main_process:
         tensors = {name: t.contiguous() for name, t in trunk.branch_tensors(policy).items()}

@@ -175,7 +175,6 @@ def ours(task: Task, epochs: int, meter: Meter, *, captured: bool = False) -> di
         epochs=epochs,
         micro_batch=len(rollouts),
         clip=CLIP,
-        kl_in_loss=BETA,
         average="sequence",
         max_norm=NORM,
     )
@@ -188,7 +187,7 @@ def ours(task: Task, epochs: int, meter: Meter, *, captured: bool = False) -> di
     owner = owners(rollouts)
     advantages = group_normalised(task.rewards, GROUP).to(task.device)[owner]
     order = [list(range(len(rollouts)))] * epochs
-    learner.update(rollouts, Tokens(owner, old, wanted, advantages), order)
+    learner.update(rollouts, Tokens(owner, old, wanted, advantages, kl_in_loss=BETA), order)
     trunk.check_frozen()
     meter.stop()
     return {name: tensor.clone() for name, tensor in trunk.branch_tensors(policy).items()}
