@@ -146,11 +146,6 @@ class StateCache:
         self.sequences, self._states, self.path = sequences, states, path
         self._ends = np.cumsum([len(ids) for ids in sequences.ids])
 
-    @property
-    def gigabytes(self) -> float:
-        """Size of the states."""
-        return float(self._states.nbytes / 1e9)
-
     def batch(self, numbers: Sequence[int] | NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """(states (B, T, H), attention mask (B, T), answer mask (B, T)) of some sequences, padded on the right."""
         rows = [self.sequences.ids[n] for n in numbers]

@@ -1,4 +1,4 @@
-"""the reward model as reinforcement learning uses it: several branches on one trunk, calibrated, whitened, pessimistic.
+"""the reward model as reinforcement learning uses it: several branches on one trunk, calibrated and whitened.
 
 A reward is the scalar head's mean over the answer's tokens (pool "mean") or its value at the last one ("last"), plus a
 weighted sum of three numbers that say how likely the answer is to the parent itself (EVIDENCE), divided by the temperature
@@ -151,18 +151,6 @@ class RewardEnsemble:
             self.raw(states, attention_mask, answer_mask, input_ids) / self.scale.temperature
         )
         return (calibrated - self.scale.mean) / self.scale.std if whiten else calibrated
-
-    def pessimistic(
-        self,
-        states: Tensor,
-        attention_mask: Tensor,
-        answer_mask: Tensor,
-        input_ids: Tensor | None = None,
-        spread: float = 1.0,
-    ) -> Tensor:
-        """(B,) whitened mean over the members less `spread` times their standard deviation (0 for one member)."""
-        scores = self.scores(states, attention_mask, answer_mask, input_ids)
-        return scores.mean(0) - spread * scores.std(0, correction=0)
 
 
 def evidence_weights(info: BranchInfo) -> list[float]:

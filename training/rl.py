@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from huatuo.errors import ConfigError, HuatuoError, NoData
+from huatuo.errors import ConfigError, FrozenMoved, HuatuoError, NoData
 from huatuo.models import branch as branches
 from huatuo.models.checkpoint import sha256_of
 from huatuo.models.trunk import Load, load_trunk
@@ -148,7 +148,7 @@ def start(config: RlConfig) -> Run:
     )
     return Run(
         config, trunk, tokenizer, ensemble, learner, value, cases,
-        KlControl(config.kl, config.kl_target), LengthLeash(config.length_leash), accelerator, inputs,
+        KlControl(config.kl, config.kl_target), LengthLeash(config.length_leash), accelerator, inputs, trunk.digest(),
     )  # fmt: skip
 
 
@@ -210,6 +210,10 @@ def train(config: RlConfig, *, resume: bool = False) -> dict[str, Any]:
 def finish(run: Run, work: Path, reason: str) -> dict[str, Any]:
     """Saves the branch, its summary and the report; returns the summary."""
     config = run.config
+    if run.trunk.digest() != run.trunk_digest:
+        raise FrozenMoved(
+            "the frozen trunk's bytes are not those of the start; nothing is saved; is another program writing to it?"
+        )
     summary: dict[str, Any] = {
         "stage": "rl", "algorithm": config.algorithm, "steps": run.step, "stopped_by": reason,
     }  # fmt: skip

@@ -44,6 +44,8 @@ class Run:
     accelerator: Accelerator
     inputs: dict[str, Any]
     """sha256 of the prompts' files and of the reward model, by name."""
+    trunk_digest: str
+    """Of the frozen tensors' bytes at the start; the end must find the same."""
     step: int = 0
     within: dict[str, Tensor] | None = None
     """The policy as it was when its KL was last measured within the budget."""

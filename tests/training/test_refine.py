@@ -32,7 +32,7 @@ def written(folder, **changes):
     (folder / "rl.toml").write_text(
         (ROOT / "configs/nano/rl.toml").read_text(encoding="utf-8")
         .replace("steps = 30", "steps = 2").replace("prompts_per_step = 16", "prompts_per_step = 4")
-        .replace("samples = 4", "samples = 2").replace("max_new_tokens = 200", "max_new_tokens = 60"),
+        .replace("samples = 4", "samples = 2\nsave_steps = 1").replace("max_new_tokens = 200", "max_new_tokens = 60"),
         encoding="utf-8",
     )  # fmt: skip
     reference = folder / "references.jsonl"

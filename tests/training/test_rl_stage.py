@@ -13,7 +13,15 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
 
 from huatuo import toml
-from huatuo.errors import CheckpointError, ConfigError, Damaged, Mismatch, NoData, NotFinite
+from huatuo.errors import (
+    CheckpointError,
+    ConfigError,
+    Damaged,
+    FrozenMoved,
+    Mismatch,
+    NoData,
+    NotFinite,
+)
 from huatuo.models import branch as branches
 from huatuo.models.trunk import Trunk, load_trunk
 from huatuo.toml import ROOT, read_toml
@@ -239,6 +247,15 @@ def test_a_policy_of_nan_is_named_while_it_answers(project):
         run.trunk.policy.after["ln_f"].weight[0] = float("nan")
     with pytest.raises(NotFinite, match="computes NaN"):
         rl_step.take_step(run)
+
+
+def test_a_trunk_that_was_written_to_behind_the_counters_is_never_saved(project):
+    run = rl.start(config_of(project))
+    run.trunk.model.transformer.h[0].mlp.dense_h_to_4h.bias.data.numpy()[0] += 1e-3
+    run.trunk.check_frozen()  # the counters do not see it
+    with pytest.raises(FrozenMoved, match="bytes"):
+        rl.finish(run, project / "work/tiny", "test")
+    assert not (project / "out").exists()
 
 
 BAD = [
