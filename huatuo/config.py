@@ -1,4 +1,4 @@
-"""what configs/app.toml and configs/models/*.toml may say: paths, limits, models and their generation.
+"""what configs/app.toml, models/*.toml and protocols/*.toml may say: paths, limits, models, generation.
 
 Defaults live here; a file holds only what differs. Reading and its guards: huatuo/toml.py.
 """
@@ -6,7 +6,7 @@ Defaults live here; a file holds only what differs. Reading and its guards: huat
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -21,10 +21,12 @@ __all__ = [
     "Generation",
     "InsidePath",
     "ModelConfig",
+    "Protocol",
     "Settings",
     "Texts",
     "is_safe_url",
     "read_models",
+    "read_protocols",
     "read_toml",
 ]
 
@@ -41,6 +43,14 @@ class AppConfig(Settings):
     data_dir: InsidePath = Field(default=Path("data"), description="database, logs and caches")
     models_dir: InsidePath = Field(
         default=Path("configs/models"), description="one TOML file per model"
+    )
+    protocols_dir: InsidePath = Field(
+        default=Path("configs/protocols"), description="one TOML file per protocol"
+    )
+    protocol: str = Field(
+        default="",
+        pattern=r"^([a-z0-9][a-z0-9.-]{0,63})?$",
+        description="settings that every contestant answers with; empty: each model's own",
     )
     language: Literal["zh", "en"] = "zh"
     chat_model: str = Field(
@@ -87,13 +97,27 @@ class Generation(Settings):
     context_tokens: int = Field(
         default=1024, ge=64, le=131_072, description="prompt and answer; local models only"
     )
+    num_beams: int = Field(
+        default=1, ge=1, le=16, description="1: one token after another; local models only"
+    )
+
+
+class Protocol(Settings):
+    """configs/protocols/*.toml: one set of settings that every contestant of a comparison answers with."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")
+    title_zh: str = Field(min_length=1, max_length=60)
+    title_en: str = Field(min_length=1, max_length=60)
+    note_zh: str = ""
+    note_en: str = ""
+    generation: Generation = Generation()
 
 
 FAILURES = ("", "stall", "cut", "error", "empty", "busy", "refuse", "length", "endless")
-_LOCAL = {"path", "parent", "template", "sha256", "dtype", "device"}
+_LOCAL = {"path", "parent", "adapter", "load", "template", "sha256", "dtype", "device"}
 _REMOTE = {"base_url", "model", "api_key_env", "leaves_country"}
 _SCRIPTED = {"says", "tokens_per_s", "fails"}
-_LOCAL_GENERATION = {"top_k", "repetition_penalty", "context_tokens"}
+_LOCAL_GENERATION = {"top_k", "repetition_penalty", "context_tokens", "num_beams"}
 _NEEDED = {"local": {"path"}, "remote": {"base_url", "model"}, "scripted": {"says"}}
 
 
@@ -110,6 +134,16 @@ class ModelConfig(Settings):
     )
     contestant: bool = Field(default=True, description="may be drawn on the compare page")
     licence: str = ""
+    study_use: Literal["yes", "research", "ask", "no", "unknown"] = Field(
+        default="unknown",
+        description="in a hospital's study: yes; research only; ask its makers; no; not known",
+    )
+    source: str = Field(
+        default="", max_length=200, description="where it comes from: hub id or URL"
+    )
+    get: str = Field(
+        default="", max_length=600, description="the command that fetches and converts it"
+    )
     note_zh: str = ""
     note_en: str = ""
     path: InsidePath | None = Field(
@@ -117,6 +151,12 @@ class ModelConfig(Settings):
     )
     parent: InsidePath | None = Field(
         default=None, description="local: the whole model that the branch in `path` is laid over"
+    )
+    adapter: InsidePath | None = Field(
+        default=None, description="local: LoRA or prefix folder that is laid over `path`"
+    )
+    load: Literal["full", "int8", "nf4"] = Field(
+        default="full", description="local: how weights are held; int8 and nf4 by bitsandbytes"
     )
     template: str = Field(default="huatuo", description="local: prompt family")
     sha256: str = Field(
@@ -162,6 +202,8 @@ class ModelConfig(Settings):
         lacking = sorted(key for key in _NEEDED[self.engine] if not getattr(self, key))
         if lacking:
             raise ValueError(f"missing key {lacking[0]}, which a {self.engine} model needs")
+        if self.parent and (self.adapter or self.load != "full"):
+            raise ValueError("a branch (`parent`) takes neither `adapter` nor `load`; remove them")
         if self.engine == "remote":
             unknown = sorted(_LOCAL_GENERATION & self.generation.model_fields_set)
             if unknown:
@@ -191,20 +233,36 @@ def read_models(
 
     Of two files that use one name the first in alphabetical order counts, the other is an error.
     """
-    models: dict[str, ModelConfig] = {}
+    return _read_named(folder, ModelConfig, roots)
+
+
+def read_protocols(
+    folder: Path, *, roots: Sequence[Path] = (ROOT,)
+) -> tuple[dict[str, Protocol], dict[str, ConfigError]]:
+    """The protocols by name, and the errors by file, as `read_models`."""
+    return _read_named(folder, Protocol, roots)
+
+
+Named = TypeVar("Named", ModelConfig, Protocol)
+
+
+def _read_named(
+    folder: Path, kind: type[Named], roots: Sequence[Path]
+) -> tuple[dict[str, Named], dict[str, ConfigError]]:
+    found: dict[str, Named] = {}
     errors: dict[str, ConfigError] = {}
     origin: dict[str, str] = {}
     for path in sorted(Path(folder).glob("*.toml")):
         shown = shown_path(path)
         try:
-            config = read_toml(path, ModelConfig, roots=roots)
+            config = read_toml(path, kind, roots=roots)
         except ConfigError as error:
             errors[shown] = error
             continue
-        if config.name in models:
+        if config.name in found:
             errors[shown] = ConfigError(
                 f"{shown}: the name {config.name} is taken by {origin[config.name]}; choose another"
             )
             continue
-        models[config.name], origin[config.name] = config, shown
-    return models, errors
+        found[config.name], origin[config.name] = config, shown
+    return found, errors

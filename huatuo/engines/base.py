@@ -16,9 +16,11 @@ from huatuo.messages import Conversation
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of the answer; the pieces in order are the answer."""
+    """A piece of the answer; the pieces in order are the answer, those with `thinking` left out."""
 
     text: str
+    thinking: bool = False
+    """What the model says to itself before it answers: progress, never part of the answer."""
 
 
 @dataclass(frozen=True)
