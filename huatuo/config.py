@@ -101,6 +101,15 @@ class Generation(Settings):
         default=1, ge=1, le=16, description="1: one token after another; local models only"
     )
 
+    @model_validator(mode="after")
+    def _is_used(self) -> "Generation":
+        drawn = sorted({"temperature", "top_p", "top_k"} & self.model_fields_set)
+        if self.num_beams > 1 and drawn and not (drawn == ["temperature"] and not self.temperature):
+            raise ValueError(
+                f"with num_beams nothing is drawn, so {drawn[-1]} has no effect; remove it"
+            )
+        return self
+
 
 class Protocol(Settings):
     """configs/protocols/*.toml: one set of settings that every contestant of a comparison answers with."""
@@ -115,7 +124,7 @@ class Protocol(Settings):
 
 FAILURES = ("", "stall", "cut", "error", "empty", "busy", "refuse", "length", "endless")
 _LOCAL = {"path", "parent", "adapter", "load", "template", "sha256", "dtype", "device"}
-_REMOTE = {"base_url", "model", "api_key_env", "leaves_country"}
+_REMOTE = {"base_url", "model", "answers_as", "api_key_env", "leaves_country"}
 _SCRIPTED = {"says", "tokens_per_s", "fails"}
 _LOCAL_GENERATION = {"top_k", "repetition_penalty", "context_tokens", "num_beams"}
 _NEEDED = {"local": {"path"}, "remote": {"base_url", "model"}, "scripted": {"says"}}
@@ -168,6 +177,9 @@ class ModelConfig(Settings):
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     base_url: str = Field(default="", description="remote: up to and with /v1")
     model: str = Field(default="", description="remote: the server's name of the model")
+    answers_as: Texts = Field(
+        default=(), description="remote: further names the server may answer under; *: any name"
+    )
     api_key_env: str = Field(default="", pattern=r"^([A-Z][A-Z0-9_]{0,63})?$")
     leaves_country: bool = Field(
         default=True, description="remote: a patient's words cross the border"

@@ -109,6 +109,8 @@ async def _read(writing: Writing, stream: AsyncGenerator[Chunk | Finish, None]) 
                 if isinstance(item, Finish):
                     writing.dropped_turns = item.dropped_turns
                     return item.reason, ""
+                if item.thinking:
+                    continue
                 writing.first_s = writing.first_s or time.monotonic() - writing.started
                 writing.text += item.text
     except EngineError as error:

@@ -64,7 +64,7 @@ async def answer(pool: Pool, model: str, question: str, seed: int) -> str:
         if isinstance(item, Finish):
             if item.reason != "stop":
                 raise EngineError(f"the answer ended by {item.reason}")
-        else:
+        elif not item.thinking:
             text += item.text
     return text.strip()
 

@@ -8,10 +8,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from huatuo.errors import Refused, Timeout, Truncated
 from huatuo.messages import Conversation
+
+if TYPE_CHECKING:
+    from huatuo.config import Generation
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,13 @@ class Engine(Protocol):
 
     name: str
 
-    def stream(self, conversation: Conversation, *, seed: int) -> AsyncIterator[Chunk | Finish]:
-        """Chunks, then one Finish. Cancelled by `aclose()` or by cancelling the task. Raises EngineError."""
+    def stream(
+        self, conversation: Conversation, *, seed: int, settings: "Generation | None" = None
+    ) -> AsyncIterator[Chunk | Finish]:
+        """Chunks, then one Finish. Cancelled by `aclose()` or by cancelling the task. Raises EngineError.
+
+        settings: how to answer this time, instead of the model's own settings (a study's protocol).
+        """
         ...
 
     async def close(self) -> None:
@@ -60,13 +68,14 @@ async def with_deadlines(
 ) -> AsyncGenerator[Chunk | Finish, None]:
     """The same stream, checked: raises Timeout, Truncated (no Finish, or endless repetition) or
     Refused('empty ...') when nothing was said, or nothing but the question (of 10 characters or more).
-    The inner stream is always closed."""
+    Thoughts, also empty ones, are progress. The inner stream is always closed."""
     started = time.monotonic()
     end = started + deadlines.whole_answer_s
-    text = ""
+    text = thoughts = ""
+    begun = False
     try:
         while True:
-            patience = deadlines.between_tokens_s if text else deadlines.first_token_s
+            patience = deadlines.between_tokens_s if begun else deadlines.first_token_s
             item = await _next(stream, min(patience, end - time.monotonic()), bool(text))
             if item is None:
                 raise Truncated(
@@ -81,10 +90,14 @@ async def with_deadlines(
                     raise Refused("empty answer: the model only repeated the question; ask again")
                 yield item
                 return
+            begun = begun or item.thinking or bool(item.text)
             if item.text:
-                text += item.text
+                if item.thinking:
+                    thoughts += item.text
+                else:
+                    text += item.text
                 yield item
-                if is_endless(text):
+                if is_endless(thoughts if item.thinking else text):
                     raise Truncated("the model repeats itself without end; the answer was stopped")
     finally:
         close = getattr(stream, "aclose", None)

@@ -1,28 +1,41 @@
 """local weights through transformers: safetensors only, no remote code, a seed for each answer.
 
-The decode loop is our own, because `generate` draws from the global random state: with it two answers
-at once would disturb each other. Each answer has its own generator and its own cache, runs in a worker
-thread, and looks for a cancellation before every token. Two answers run at a time, others wait.
+Each answer has its own generator and its own cache, runs in a worker thread, and looks for a cancellation before
+every token. Two answers run at a time, others wait. How tokens are drawn: huatuo/engines/decoding.py.
 """
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache
 
 from huatuo import prompts
 from huatuo.config import Generation, ModelConfig
 from huatuo.engines.base import Chunk, Finish
-from huatuo.errors import Busy, EngineError, Unavailable
+from huatuo.engines.decoding import decode, ids_only, search
+from huatuo.errors import Busy, Damaged, EngineError, Truncated, Unavailable
 from huatuo.messages import Conversation
 from huatuo.models.loaded import load_branch, load_model
+
+try:
+    from huatuo.replies import reader_of
+except ImportError:
+
+    class _Plain:
+        def add(self, text: str) -> list[Chunk]:
+            return [Chunk(text)]
+
+        def rest(self) -> list[Chunk]:
+            return []
+
+    def reader_of(family: str) -> Any:
+        return _Plain()
+
 
 ANSWERS_AT_ONCE = 2
 SMALL = 200_000_000
@@ -30,27 +43,31 @@ SMALL = 200_000_000
 
 
 class LocalEngine:
-    """A causal language model in this process: a whole folder, or a branch on a parent's shared weights.
+    """A model in this process: a whole folder, with or without an adapter, or a branch on a parent's shared weights.
 
-    Raises CheckpointError at construction: Untrusted, Damaged or Mismatch, naming file or tensor.
+    Raises at construction CheckpointError (Untrusted, Damaged or Mismatch, naming file or tensor), ConfigError for
+    an unknown template, and Unavailable when the memory is too small.
     """
 
     def __init__(self, config: ModelConfig, root: Path) -> None:
         self.name = config.name
         self._config = config
+        reader_of(config.template)  # before gigabytes are read
         self.model, self.tokenizer = _load(config, root)
-        self._workers = ThreadPoolExecutor(ANSWERS_AT_ONCE, thread_name_prefix=config.name)
+        self.model.generation_config = ids_only(self.model.generation_config)
+        self._workers = ThreadPoolExecutor(_at_once(self.model), thread_name_prefix=config.name)
         self._closed = threading.Event()
         self._memory_failures = 0
 
     async def stream(
-        self, conversation: Conversation, *, seed: int
+        self, conversation: Conversation, *, seed: int, settings: Generation | None = None
     ) -> AsyncIterator[Chunk | Finish]:
         """Chunks as the model says them, then Finish. The same seed gives the same text.
 
-        Raises Busy (out of memory), Unavailable (closed, or twice out of memory), Unreadable or TooLong
-        from the prompt.
+        settings: instead of the model's own. Raises Busy (out of memory), Unavailable (closed, or twice out of
+        memory), Truncated (thoughts without an answer), Unreadable or TooLong from the prompt.
         """
+        settings = settings or self._config.generation
         if self._closed.is_set():
             raise Unavailable(f"{self.name} was closed")
         loop = asyncio.get_running_loop()
@@ -61,7 +78,7 @@ class LocalEngine:
             with contextlib.suppress(RuntimeError):  # the loop is gone, and with it the listener
                 loop.call_soon_threadsafe(queue.put_nowait, item)
 
-        job = self._workers.submit(self._work, conversation, seed, cancelled, put)
+        job = self._workers.submit(self._work, conversation, settings, seed, cancelled, put)
         try:
             while True:
                 item = await queue.get()
@@ -82,6 +99,7 @@ class LocalEngine:
     def _work(
         self,
         conversation: Conversation,
+        settings: Generation,
         seed: int,
         cancelled: threading.Event,
         put: Callable[[Chunk | Finish | Exception], None],
@@ -89,8 +107,7 @@ class LocalEngine:
         if self.model.num_parameters() <= SMALL and torch.get_num_threads() > 1:
             torch.set_num_threads(1)
         try:
-            for item in self._answer(conversation, seed, cancelled):
-                put(item)
+            self._answer(conversation, settings, seed, cancelled, put)
             self._memory_failures = 0
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
@@ -108,27 +125,66 @@ class LocalEngine:
 
     @torch.inference_mode()
     def _answer(
-        self, conversation: Conversation, seed: int, cancelled: threading.Event
-    ) -> Iterator[Chunk | Finish]:
-        settings = self._config.generation
+        self,
+        conversation: Conversation,
+        settings: Generation,
+        seed: int,
+        cancelled: threading.Event,
+        put: Callable[[Chunk | Finish | Exception], None],
+    ) -> None:
+        family = self._config.template
         context = min(settings.context_tokens, _positions(self.model))
         reserve = min(settings.max_new_tokens, context // 2)
-        prompt = prompts.encode(
-            self.tokenizer, conversation, self._config.template, max_tokens=context - reserve
-        )
+        prompt = prompts.encode(self.tokenizer, conversation, family, max_tokens=context - reserve)
         limit = min(settings.max_new_tokens, context - len(prompt.ids))
-        text = _Text(self.tokenizer)
-        for token in decode(self.model, prompt.ids, settings, limit, seed, self._stops()):
+        text, reader = _Text(self.tokenizer), reader_of(family)
+        answered = thought = False
+
+        def check() -> None:
             if cancelled.is_set() or self._closed.is_set():
                 raise Unavailable(f"{self.name} was stopped")
-            if token is None:
-                yield Chunk(text.rest())
-                yield Finish("stop", prompt.dropped_turns)
-                return
-            if piece := text.add(token):
-                yield Chunk(piece)
-        yield Chunk(text.rest())
-        yield Finish("length", prompt.dropped_turns)
+
+        def say(chunks: Iterable[Chunk]) -> None:
+            nonlocal answered, thought
+            for chunk in chunks:
+                answered = answered or bool(chunk.text.strip() and not chunk.thinking)
+                thought = thought or chunk.thinking
+                if chunk.text:
+                    put(chunk)
+
+        ended = False
+        for token in self._tokens(prompt.ids, settings, limit, seed, check, put):
+            check()
+            ended = token is None
+            if token is not None and (piece := text.add(token)):
+                say(reader.add(piece))
+        say([*reader.add(text.rest()), *reader.rest()])
+        if thought and not answered:
+            raise Truncated(f"{self.name} thought, but gave no final response; ask again")
+        put(Finish("stop" if ended else "length", prompt.dropped_turns))
+
+    def _tokens(
+        self,
+        prompt: list[int],
+        settings: Generation,
+        limit: int,
+        seed: int,
+        check: Callable[[], None],
+        put: Callable[[Chunk | Finish | Exception], None],
+    ) -> Iterator[int | None]:
+        """Token ids, and None at an end that the model chose. Beams give a sign of life before each token."""
+        if settings.num_beams == 1:
+            yield from decode(self.model, prompt, settings, limit, seed, self._stops())
+            return
+
+        def tick() -> None:
+            check()
+            put(Chunk("", thinking=True))
+
+        ids, ended = search(self.model, prompt, settings, limit, self._stops(), tick)
+        yield from ids
+        if ended:
+            yield None
 
     def _stops(self) -> set[int]:
         ids = self.model.generation_config.eos_token_id
@@ -138,75 +194,25 @@ class LocalEngine:
 
 def _load(config: ModelConfig, root: Path) -> tuple[Any, Any]:
     folder = root / config.path if config.path else root
-    how = {"sha256": config.sha256, "dtype": config.dtype, "device": config.device}
-    if config.parent is None:
-        return load_model(folder, **how)
-    return load_branch(folder, root / config.parent, template=config.template, **how)
+    if config.get and not folder.is_dir():
+        raise Damaged(f"{config.path}: no weights there yet; get them with: {config.get}")
+    how: dict[str, Any] = {
+        "sha256": config.sha256,
+        "dtype": config.dtype,
+        "device": config.device,
+        "context_tokens": config.generation.context_tokens,
+        "beams": config.generation.num_beams,
+    }
+    if config.parent is not None:
+        return load_branch(folder, root / config.parent, template=config.template, **how)
+    adapter = root / config.adapter if config.adapter else None
+    return load_model(folder, adapter=adapter, load=config.load, **how)
 
 
-def decode(
-    model: Any, prompt: list[int], settings: Generation, limit: int, seed: int, stops: set[int]
-) -> Iterator[int | None]:
-    """Up to `limit` token ids; None instead of a token in `stops`, and then no more.
-
-    Draws from a generator of its own. Penalty, temperature, top-k and top-p in the order of
-    transformers' `generate`. Raises Unavailable if the model computes NaN.
-    """
-    device = next(model.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed % 2**63)
-    cache = DynamicCache(config=model.config)
-    step = torch.tensor([prompt], device=device)  # (1, T)
-    seen = step[0]  # (T,)
-    for _ in range(limit):
-        output = model(
-            input_ids=step,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            return_dict=True,
-        )
-        token = pick(output.logits[0, -1].float(), seen, settings, generator)
-        if token in stops:
-            yield None
-            return
-        yield token
-        step = torch.tensor([[token]], device=device)
-        if settings.repetition_penalty != 1:
-            seen = torch.cat([seen, step[0]])
-
-
-def pick(logits: Tensor, seen: Tensor, settings: Generation, generator: torch.Generator) -> int:
-    """One token id from logits (V,) float32; seen: (T,) ids that the repetition penalty weakens."""
-    if settings.repetition_penalty != 1:
-        scores = logits[seen]
-        penalty = settings.repetition_penalty
-        logits[seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
-    if settings.temperature < 1e-4:
-        return int(logits.argmax())
-    order: Tensor | None = None
-    probabilities = (logits / settings.temperature).softmax(-1)  # (V,)
-    kept = min(settings.top_k or len(logits), len(logits))
-    if kept < len(logits) or settings.top_p < 1:
-        probabilities, order = _nucleus(probabilities, kept, settings.top_p)
-    if not bool(torch.isfinite(probabilities).all()):
-        raise Unavailable("the model computes NaN; its weights or its dtype are wrong")
-    drawn = int(torch.multinomial(probabilities, 1, generator=generator))
-    return drawn if order is None else int(order[drawn])
-
-
-def _nucleus(probabilities: Tensor, kept: int, top_p: float) -> tuple[Tensor, Tensor]:
-    """(probabilities, ids) of the likeliest tokens that together reach `top_p` of the likeliest `kept`.
-
-    Looks at the likeliest 256 first, because sorting a whole vocabulary for each token is slow.
-    """
-    whole = probabilities.sum() if kept == len(probabilities) else probabilities.topk(kept)[0].sum()
-    for size in (min(256, kept), kept):
-        values, ids = probabilities.topk(size)  # (size,), falling
-        values = values / whole
-        if size == kept or float(values.sum()) > top_p:
-            break
-    before = values.cumsum(-1) - values
-    return values.masked_fill(before >= top_p, 0), ids
+def _at_once(model: Any) -> int:
+    """Answers at a time: weights that are moved from device to device for each token bear one only."""
+    places = set(getattr(model, "hf_device_map", {}).values())
+    return 1 if places & {"cpu", "disk"} and len(places) > 1 else ANSWERS_AT_ONCE
 
 
 class _Text:

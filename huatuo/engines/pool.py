@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from huatuo.config import ModelConfig
+from huatuo.config import Generation, ModelConfig
 from huatuo.engines.base import Chunk, Deadlines, Engine, Finish, with_deadlines
 from huatuo.errors import ConfigError, HuatuoError, Unavailable
 from huatuo.messages import Conversation
 
 State = Literal["ready", "loading", "down"]
-_SHOWN = {"title_zh", "title_en", "note_zh", "note_en", "licence", "demonstration", "contestant"}
+_SHOWN = {
+    *("title_zh", "title_en", "note_zh", "note_en", "licence", "study_use", "source", "get"),
+    *("demonstration", "contestant"),
+}
 """Keys that only say how a model is shown and used: a change of them needs no other engine."""
 log = logging.getLogger(__name__)
 
@@ -142,11 +145,15 @@ class Pool:
             await asyncio.sleep(0.05)
 
     async def stream(
-        self, name: str, conversation: Conversation, seed: int
+        self,
+        name: str,
+        conversation: Conversation,
+        seed: int,
+        settings: Generation | None = None,
     ) -> AsyncGenerator[Chunk | Finish, None]:
         """The model's answer under the deadlines; while it loads, waits as long as for a first token.
 
-        Raises Unavailable when it is down or does not come up, and whatever the engine raises.
+        settings: instead of the model's own, as a protocol has it. Raises Unavailable when it is down or does not come up, and whatever the engine raises.
         """
         slot = await self._ready_slot(name)
         engine: Engine | None = slot.engine
@@ -155,7 +162,9 @@ class Pool:
         question = conversation[-1].text if conversation else ""
         slot.answers += 1
         checked = with_deadlines(
-            engine.stream(conversation, seed=seed), self._deadlines, question=question
+            engine.stream(conversation, seed=seed, settings=settings),
+            self._deadlines,
+            question=question,
         )
         try:
             async for item in checked:

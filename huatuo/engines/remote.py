@@ -2,7 +2,7 @@
 
 An answer is finished only when the server says so: a stream that closes cleanly without a finish
 reason is Truncated. Up to three tries before the first word, none after it. What the patient wrote is
-masked (huatuo/privacy.py) before it is sent; the key and the server's own words never reach a message.
+masked (huatuo/privacy.py) before it is sent; a server that answers as another model is refused; the key and the server's own words never reach a message.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import random
+import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import cast
@@ -19,7 +20,7 @@ import httpx2
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAIError
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
-from huatuo.config import ModelConfig, is_safe_url
+from huatuo.config import Generation, ModelConfig, is_safe_url
 from huatuo.engines.base import Chunk, Finish
 from huatuo.errors import Busy, ConfigError, EngineError, Refused, Truncated, Unavailable
 from huatuo.messages import Conversation
@@ -46,20 +47,23 @@ class RemoteEngine:
         self._closed = False
 
     async def stream(
-        self, conversation: Conversation, *, seed: int
+        self, conversation: Conversation, *, seed: int, settings: Generation | None = None
     ) -> AsyncIterator[Chunk | Finish]:
         """Chunks as they arrive, then Finish('stop' or 'length').
 
-        Raises Busy, Refused, Truncated or Unavailable. `seed` is passed on; servers treat it as a wish.
+        settings: instead of the model's own; what the protocol does not know is not sent. `seed` is passed on;
+        servers treat it as a wish. Raises Busy, Refused (also for another model's answer), Truncated or Unavailable.
         """
+        settings = settings or self._config.generation
         if self._closed:
             raise Unavailable(f"{self.name} was closed")
         said = 0
-        limit = CHARACTERS_PER_TOKEN * self._config.generation.max_new_tokens
+        limit = CHARACTERS_PER_TOKEN * settings.max_new_tokens
         async with self._client() as client:
             for attempt in range(1, TRIES + 1):
                 try:
-                    async with contextlib.aclosing(self._ask(client, conversation, seed)) as items:
+                    asked = self._ask(client, conversation, settings, seed)
+                    async with contextlib.aclosing(asked) as items:
                         async for item in items:
                             yield item
                             if isinstance(item, Finish):
@@ -103,9 +107,8 @@ class RemoteEngine:
         )
 
     async def _ask(
-        self, client: AsyncOpenAI, conversation: Conversation, seed: int
+        self, client: AsyncOpenAI, conversation: Conversation, settings: Generation, seed: int
     ) -> AsyncGenerator[Chunk | Finish, None]:
-        settings = self._config.generation
         answer = await client.chat.completions.create(
             model=self._config.model,
             messages=_messages(conversation),
@@ -131,6 +134,7 @@ class RemoteEngine:
         """What one event says; nothing for usage-only events, null contents and empty choices."""
         if not getattr(event, "choices", None):
             return []
+        self._check_name(getattr(event, "model", None))
         choice = event.choices[0]
         items: list[Chunk | Finish] = []
         text = getattr(choice.delta, "content", None)
@@ -144,6 +148,14 @@ class RemoteEngine:
         elif reason is not None:
             raise Truncated(f"{self.name} ended for an unknown reason; ask again")
         return items
+
+    def _check_name(self, said: object) -> None:
+        """Raises Refused if the server says that another model answers. No name at all is no other name."""
+        if isinstance(said, str) and said and not is_same_model(said, self._config):
+            raise Refused(
+                f"{self.name}: the server answered as another model; check `model` in its file, or allow that name "
+                "by answers_as"
+            )
 
     def _as_engine_error(self, error: Exception) -> EngineError:
         if isinstance(error, APIStatusError):
@@ -170,6 +182,14 @@ class RemoteEngine:
                 f"{self.name}: the server redirects (HTTP {status}), which is not followed"
             )
         return Refused(f"{self.name}: the server refused the question (HTTP {status})")
+
+
+def is_same_model(said: str, config: ModelConfig) -> bool:
+    """Whether a server's name of the answering model is the one asked for, a dated version of it, or allowed."""
+    dated = re.fullmatch(re.escape(config.model) + r"-(\d{4}|\d{4}-\d{2}-\d{2})", said)
+    return (
+        dated is not None or said in (config.model, *config.answers_as) or "*" in config.answers_as
+    )
 
 
 def _messages(conversation: Conversation) -> list[ChatCompletionMessageParam]:

@@ -7,7 +7,7 @@ conversation alone. `fails` names one fault; all but 'empty', 'busy' and 'refuse
 import asyncio
 from collections.abc import AsyncIterator
 
-from huatuo.config import ModelConfig
+from huatuo.config import Generation, ModelConfig
 from huatuo.engines.base import Chunk, Finish
 from huatuo.errors import Busy, Refused, Unavailable
 from huatuo.messages import Conversation
@@ -25,7 +25,7 @@ class ScriptedEngine:
         self._closed = False
 
     async def stream(
-        self, conversation: Conversation, *, seed: int
+        self, conversation: Conversation, *, seed: int, settings: Generation | None = None
     ) -> AsyncIterator[Chunk | Finish]:
         """Chunks of two characters, then Finish, or the fault that the configuration names."""
         config = self._config

@@ -15,7 +15,8 @@ import pytest
 
 from huatuo.config import Generation, ModelConfig
 from huatuo.engines.base import Chunk, Finish
-from huatuo.engines.local import LocalEngine, _Text, pick
+from huatuo.engines.decoding import decode, pick
+from huatuo.engines.local import LocalEngine, _Text
 from huatuo.errors import CheckpointError, Damaged, Mismatch, TooLong, Unavailable, Untrusted
 from huatuo.messages import Conversation, Message
 from huatuo.models.registry import digest
@@ -76,7 +77,6 @@ def test_greedy_ignores_the_seed_and_the_limit_ends_with_length(tiny_checkpoint:
 
 def test_greedy_equals_transformers_generate(tiny_checkpoint: Path) -> None:
     from huatuo import prompts
-    from huatuo.engines.local import decode
 
     config = configured(tiny_checkpoint, temperature=0.0, repetition_penalty=1.2, max_new_tokens=24)
     engine = LocalEngine(config, Path("/"))

@@ -129,7 +129,7 @@ def test_the_served_bloom_answers_as_transformers_own_does(tiny_checkpoint: Path
     """The fused attention changes no greedy answer."""
     from transformers import AutoModelForCausalLM
 
-    from huatuo.engines.local import decode
+    from huatuo.engines.decoding import decode
 
     served = engine(tiny_checkpoint).model
     plain = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32).eval()
