@@ -108,7 +108,9 @@ def encode_answer(
         start += 2
     if start:
         counts.add("answers_with_oldest_exchanges_left_out")
-    opening = len(tokenizer(template_of(template).supervised, add_special_tokens=False)["input_ids"])
+    opening = len(
+        tokenizer(template_of(template).supervised, add_special_tokens=False)["input_ids"]
+    )
     runs = _runs([label != IGNORED for label in example.labels])
     mask = [False] * len(example.input_ids)
     for first, end in runs if scope == "dialogue" else runs[-1:]:
