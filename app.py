@@ -24,7 +24,7 @@ from huatuo import render, web
 from huatuo.accounts import Accounts, base_url
 from huatuo.arena import Arena
 from huatuo.chat import ChatDesk
-from huatuo.config import ROOT, AppConfig, read_models, read_toml
+from huatuo.config import ROOT, AppConfig, Protocol, read_models, read_protocol, read_toml
 from huatuo.engines.pool import Pool
 from huatuo.engines.watch import Watcher
 from huatuo.errors import ConfigError, HuatuoError
@@ -57,6 +57,7 @@ class Parts:
     desk: Desk
     accounts: Accounts
     watcher: Watcher
+    protocol: Protocol | None
 
 
 def data_folder(config: AppConfig, root: Path = ROOT) -> Path:
@@ -74,6 +75,7 @@ def data_folder(config: AppConfig, root: Path = ROOT) -> Path:
 
 def open_parts(config: AppConfig, root: Path = ROOT) -> Parts:
     """Opens the record and names the models; nothing is loaded yet. Raises RecordError, ConfigError."""
+    protocol = read_protocol(config.protocol, root / config.protocols_dir)
     store = Store.open(data_folder(config, root) / DEFAULT_NAME, names_itself=_names_itself)
     people = People(store.database)
     models_dir = root / config.models_dir
@@ -88,6 +90,7 @@ def open_parts(config: AppConfig, root: Path = ROOT) -> Parts:
         desk=Desk(),
         accounts=Accounts(people, config),
         watcher=Watcher(models_dir, root, pool),
+        protocol=protocol,
     )
 
 
@@ -100,7 +103,7 @@ def make_app(parts: Parts) -> FastAPI:
     """The whole app, ready to be served."""
     config, accounts, pool, store = parts.config, parts.accounts, parts.pool, parts.store
     visitors = ChatDesk(parts.chats, pool, parts.desk, accounts, config)
-    arena = Arena(store, pool, parts.desk, accounts, config)
+    arena = Arena(store, pool, parts.desk, accounts, config, protocol=parts.protocol)
     pages: Sequence[web.Page] = (
         web.Page("chat", chat.ROLE, lambda lang: chat.build(visitors, pool, accounts, lang)),
         web.Page("compare", compare.ROLE, lambda lang: compare.build(arena, store, pool, accounts, lang)),

@@ -13,7 +13,7 @@ from typing import Literal
 
 from huatuo import messages, privacy, render, safety
 from huatuo.accounts import Accounts, Session
-from huatuo.config import AppConfig, ModelConfig
+from huatuo.config import AppConfig, Generation, Protocol, settings_of
 from huatuo.engines.pool import Pool
 from huatuo.errors import NotSignedIn, Unavailable
 from huatuo.messages import Conversation, Message
@@ -70,10 +70,13 @@ class Arena:
         accounts: Accounts,
         config: AppConfig,
         rng: random.Random | None = None,
+        protocol: Protocol | None = None,
     ) -> None:
+        """protocol: the settings that both sides of a new comparison answer with; without one, each its own."""
         self._store, self._pool, self._desk = store, pool, desk
         self._accounts, self._config = accounts, config
         self._rng = rng or random.Random(secrets.randbits(64))
+        self._protocol = protocol
 
     def current(self, session: Session) -> str | None:
         """The id of the rater's open live comparison, or None."""
@@ -154,8 +157,8 @@ class Arena:
             second,
             self._rng.choice(("a", "b")),
             language=language,
-            settings_a=_settings(self._pool.configs[first]),
-            settings_b=_settings(self._pool.configs[second]),
+            settings_a=settings_of(self._pool.configs[first], self._protocol),
+            settings_b=settings_of(self._pool.configs[second], self._protocol),
         )
 
     def _begin(self, assignment_id: str, rater: int) -> None:
@@ -196,7 +199,9 @@ class Arena:
                 ):  # half a pair is no pair: do not make anybody wait for it
                     loop.call_soon_threadsafe(self._desk.cancel, other)
 
-            stream = self._pool.stream(name, told(comparison, side), seed)
+            stream = self._pool.stream(
+                name, told(comparison, side), seed, _of_protocol(comparison, side)
+            )
             self._desk.start(_key(comparison.id, side), stream, record)
 
     def _names(self) -> tuple[str, ...]:
@@ -307,13 +312,10 @@ def _side(turn: Turn, side: Literal["a", "b"]) -> Side | None:
     return turn.a if side == "a" else turn.b
 
 
-def _settings(model: ModelConfig) -> dict[str, object]:
-    return {
-        "model": model.name,
-        "sha256": model.sha256,
-        "template": model.template,
-        "generation": model.generation.model_dump(),
-    }
+def _of_protocol(comparison: Comparison, side: Literal["a", "b"]) -> Generation | None:
+    """The settings that the comparison was begun with if a protocol gave them; a later turn keeps to them."""
+    settings = comparison.settings_a if side == "a" else comparison.settings_b
+    return Generation(**settings["generation"]) if settings.get("protocol") else None
 
 
 def rater_of(session: Session) -> int:

@@ -26,8 +26,10 @@ __all__ = [
     "Texts",
     "is_safe_url",
     "read_models",
+    "read_protocol",
     "read_protocols",
     "read_toml",
+    "settings_of",
 ]
 
 
@@ -84,6 +86,9 @@ class AppConfig(Settings):
         return Deadlines(self.first_token_s, self.between_tokens_s, self.whole_answer_s)
 
 
+_DRAWN = {"temperature", "top_p", "top_k"}
+
+
 class Generation(Settings):
     """How a model draws its words; what a remote server does not know is not sent to it."""
 
@@ -103,7 +108,7 @@ class Generation(Settings):
 
     @model_validator(mode="after")
     def _is_used(self) -> "Generation":
-        drawn = sorted({"temperature", "top_p", "top_k"} & self.model_fields_set)
+        drawn = sorted(_DRAWN & self.model_fields_set)
         if self.num_beams > 1 and drawn and not (drawn == ["temperature"] and not self.temperature):
             raise ValueError(
                 f"with num_beams nothing is drawn, so {drawn[-1]} has no effect; remove it"
@@ -222,6 +227,34 @@ class ModelConfig(Settings):
                 raise ValueError(f"a remote model does not use generation.{unknown[0]}; remove it")
         return self
 
+    def used(self, settings: Generation) -> dict[str, object]:
+        """Those of the settings that change an answer of this model: what is set elsewhere is not used here."""
+        values = settings.model_dump()
+        unused: set[str] = set()
+        if self.engine == "scripted":
+            unused = set(values)
+        elif self.engine == "remote":
+            unused = _LOCAL_GENERATION
+        elif settings.num_beams > 1:
+            unused = _DRAWN
+        elif not settings.temperature:
+            unused = {"top_p", "top_k"}
+        return {key: value for key, value in values.items() if key not in unused}
+
+
+def settings_of(model: ModelConfig, protocol: Protocol | None = None) -> dict[str, object]:
+    """What the record keeps of how one side answers: the weights, the template, and the settings that are used."""
+    generation = protocol.generation if protocol else model.generation
+    return {
+        "model": model.name,
+        "sha256": model.sha256,
+        "template": model.template,
+        "adapter": model.adapter.as_posix() if model.adapter else "",
+        "load": model.load,
+        "protocol": protocol.name if protocol else "",
+        "generation": model.used(generation),
+    }
+
 
 def is_safe_url(url: str) -> bool:
     """Whether an engine may be reached there: https, or http on a loopback address."""
@@ -246,6 +279,20 @@ def read_models(
     Of two files that use one name the first in alphabetical order counts, the other is an error.
     """
     return _read_named(folder, ModelConfig, roots)
+
+
+def read_protocol(name: str, folder: Path, *, roots: Sequence[Path] = (ROOT,)) -> Protocol | None:
+    """The protocol of that name; None for '', each model's own settings. Raises ConfigError for a name without a file."""
+    if not name:
+        return None
+    protocols, errors = read_protocols(folder, roots=roots)
+    if name not in protocols:
+        wrong = "".join(f"; {error}" for error in errors.values())
+        known = ", ".join(protocols) or "none"
+        raise ConfigError(
+            f"protocol: no file in {shown_path(folder)} names {name}; known: {known}{wrong}"
+        )
+    return protocols[name]
 
 
 def read_protocols(

@@ -32,6 +32,7 @@ LARGEST_FILE = 64 * 2**20  # bytes
 TEXT_LIMIT = 20_000  # characters of one question or answer
 NAME_LIMIT = 64  # characters
 ID_LIMIT = 200  # characters
+SETTINGS_LIMIT = 4000  # bytes of JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,8 @@ def _read_pairs(file: Path, language: str) -> Found:
                 _text(file, place, item, "intent", ""),
                 _text(file, place, item, "language", language, limit=16),
                 _text(file, place, item, "source", file.stem),
+                _settings(file, place, item, "settings_a"),
+                _settings(file, place, item, "settings_b"),
             )
         )
     if not pairs:
@@ -267,6 +270,14 @@ def _id(file: Path, place: str, item: dict[str, Any]) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return _text(file, place, item, "id", limit=ID_LIMIT)
+
+
+def _settings(file: Path, place: str, item: dict[str, Any], key: str) -> dict[str, Any]:
+    """How an answer came about, as training.study writes it; a table, or nothing."""
+    value = item.get(key, {})
+    if not isinstance(value, dict) or len(json.dumps(value)) > SETTINGS_LIMIT:
+        raise BadFile(str(file), place, f"{key} must be a table of at most {SETTINGS_LIMIT} bytes")
+    return value
 
 
 def _text(

@@ -22,7 +22,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from huatuo.config import ROOT, AppConfig, ModelConfig, read_models, read_toml
+from huatuo.config import (
+    ROOT,
+    AppConfig,
+    Generation,
+    ModelConfig,
+    Protocol,
+    read_models,
+    read_protocol,
+    read_toml,
+    settings_of,
+)
 from huatuo.engines.base import Finish
 from huatuo.engines.pool import Pool
 from huatuo.errors import ConfigError, EngineError, HuatuoError, NoData
@@ -57,10 +67,12 @@ def plan(
     return [(i, b, a) if rng.random() < 0.5 else (i, a, b) for i, a, b in chosen]
 
 
-async def answer(pool: Pool, model: str, question: str, seed: int) -> str:
-    """The model's whole answer. Raises EngineError when it did not end by itself."""
+async def answer(
+    pool: Pool, model: str, question: str, seed: int, settings: Generation | None = None
+) -> str:
+    """The model's whole answer, by these settings or its own. Raises EngineError when it did not end by itself."""
     text = ""
-    async for item in pool.stream(model, (Message("user", question),), seed):
+    async for item in pool.stream(model, (Message("user", question),), seed, settings):
         if isinstance(item, Finish):
             if item.reason != "stop":
                 raise EngineError(f"the answer ended by {item.reason}")
@@ -70,7 +82,11 @@ async def answer(pool: Pool, model: str, question: str, seed: int) -> str:
 
 
 async def collect(
-    pool: Pool, wanted: Sequence[tuple[str, str, str]], kept: Path, seed: int
+    pool: Pool,
+    wanted: Sequence[tuple[str, str, str]],
+    kept: Path,
+    seed: int,
+    settings: Generation | None = None,
 ) -> dict[tuple[str, str], str]:
     """(model, question id) -> answer of everything wanted as (model, id, text); failures are told and left out."""
     done = _read_kept(kept)
@@ -82,7 +98,8 @@ async def collect(
         digest = hashlib.sha256(f"{seed}:{model}:{key}".encode()).digest()
         async with gate:
             try:
-                said = await answer(pool, model, text, int.from_bytes(digest[:4], "big") >> 1)
+                draw = int.from_bytes(digest[:4], "big") >> 1
+                said = await answer(pool, model, text, draw, settings)
             except EngineError as error:
                 tqdm.write(f"{model}, question {key}: left out, {error}")
                 return
@@ -111,9 +128,16 @@ def _read_kept(kept: Path) -> dict[tuple[str, str], str]:
 
 
 async def write_study(
-    questions: Sequence[Mapping[str, str]], models: Mapping[str, ModelConfig], out: Path, seed: int
+    questions: Sequence[Mapping[str, str]],
+    models: Mapping[str, ModelConfig],
+    out: Path,
+    seed: int,
+    protocol: Protocol | None = None,
 ) -> tuple[int, int]:
-    """Writes the pairs; returns (pairs written, questions left out). Raises HuatuoError."""
+    """Writes the pairs; returns (pairs written, questions left out). Raises HuatuoError.
+
+    protocol: the settings that every model answers with; without one, each its own.
+    """
     chosen = plan(questions, list(models), seed)
     wanted = [
         (model, questions[i].get("id", str(i)), questions[i]["query"])
@@ -124,13 +148,16 @@ async def write_study(
     pool = Pool(models, ROOT, deadlines)
     pool.start()
     out.parent.mkdir(parents=True, exist_ok=True)
-    kept = out.with_suffix(".answers.jsonl")
+    kept = out.with_suffix(f".{protocol.name}.answers.jsonl" if protocol else ".answers.jsonl")
     try:
-        said = await collect(pool, wanted, kept, seed)
+        said = await collect(pool, wanted, kept, seed, protocol.generation if protocol else None)
     finally:
         await pool.close()
+    settings = {name: settings_of(config, protocol) for name, config in models.items()}
     rows = [
-        row for i, a, b in chosen if (row := _row(questions[i], str(i), a, b, said)) is not None
+        {**row, "settings_a": settings[a], "settings_b": settings[b]}
+        for i, a, b in chosen
+        if (row := _row(questions[i], str(i), a, b, said)) is not None
     ]
     temporary = out.with_suffix(".tmp")
     temporary.write_text(
@@ -169,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", required=True, metavar="NAME")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--protocol", default="", metavar="NAME", help="of configs/protocols")
     options = parser.parse_args(arguments)
     try:
         known, _ = read_models(ROOT / "configs/models")
@@ -179,7 +207,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("--models: a comparison needs two different models")
         models = {name: known[name] for name in dict.fromkeys(options.models)}
         questions = read_questions(options.questions)
-        written, left_out = asyncio.run(write_study(questions, models, options.out, options.seed))
+        protocol = read_protocol(options.protocol, ROOT / "configs/protocols")
+        written, left_out = asyncio.run(
+            write_study(questions, models, options.out, options.seed, protocol)
+        )
     except HuatuoError as error:
         print(error, file=sys.stderr)
         return 2

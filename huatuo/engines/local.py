@@ -20,22 +20,9 @@ from huatuo.engines.base import Chunk, Finish
 from huatuo.engines.decoding import decode, ids_only, search
 from huatuo.errors import Busy, Damaged, EngineError, Truncated, Unavailable
 from huatuo.messages import Conversation
+from huatuo.models import inventory
 from huatuo.models.loaded import load_branch, load_model
-
-try:
-    from huatuo.replies import reader_of
-except ImportError:
-
-    class _Plain:
-        def add(self, text: str) -> list[Chunk]:
-            return [Chunk(text)]
-
-        def rest(self) -> list[Chunk]:
-            return []
-
-    def reader_of(family: str) -> Any:
-        return _Plain()
-
+from huatuo.replies import reader_of
 
 ANSWERS_AT_ONCE = 2
 SMALL = 200_000_000
@@ -138,19 +125,14 @@ class LocalEngine:
         prompt = prompts.encode(self.tokenizer, conversation, family, max_tokens=context - reserve)
         limit = min(settings.max_new_tokens, context - len(prompt.ids))
         text, reader = _Text(self.tokenizer), reader_of(family)
-        answered = thought = False
 
         def check() -> None:
             if cancelled.is_set() or self._closed.is_set():
                 raise Unavailable(f"{self.name} was stopped")
 
         def say(chunks: Iterable[Chunk]) -> None:
-            nonlocal answered, thought
             for chunk in chunks:
-                answered = answered or bool(chunk.text.strip() and not chunk.thinking)
-                thought = thought or chunk.thinking
-                if chunk.text:
-                    put(chunk)
+                put(chunk)
 
         ended = False
         for token in self._tokens(prompt.ids, settings, limit, seed, check, put):
@@ -158,9 +140,12 @@ class LocalEngine:
             ended = token is None
             if token is not None and (piece := text.add(token)):
                 say(reader.add(piece))
+            if ended or reader.ended:
+                break
         say([*reader.add(text.rest()), *reader.rest()])
-        if thought and not answered:
-            raise Truncated(f"{self.name} thought, but gave no final response; ask again")
+        if reader.problem:
+            raise Truncated(f"{self.name}: {reader.problem}")
+        ended = ended or reader.ended
         put(Finish("stop" if ended else "length", prompt.dropped_turns))
 
     def _tokens(
@@ -194,8 +179,8 @@ class LocalEngine:
 
 def _load(config: ModelConfig, root: Path) -> tuple[Any, Any]:
     folder = root / config.path if config.path else root
-    if config.get and not folder.is_dir():
-        raise Damaged(f"{config.path}: no weights there yet; get them with: {config.get}")
+    if lacking := inventory.lacks(config, root):
+        raise Damaged(lacking)
     how: dict[str, Any] = {
         "sha256": config.sha256,
         "dtype": config.dtype,

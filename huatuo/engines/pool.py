@@ -16,6 +16,7 @@ from huatuo.config import Generation, ModelConfig
 from huatuo.engines.base import Chunk, Deadlines, Engine, Finish, with_deadlines
 from huatuo.errors import ConfigError, HuatuoError, Unavailable
 from huatuo.messages import Conversation
+from huatuo.models.inventory import lacks
 
 State = Literal["ready", "loading", "down"]
 _SHOWN = {
@@ -206,6 +207,11 @@ class Pool:
 
     def _load(self, slot: _Slot) -> None:
         started = time.monotonic()
+        lacking = lacks(slot.config, self._root) if slot.config.engine == "local" else ""
+        if lacking:  # no fault: most systems that are compared have to be fetched first
+            slot.state, slot.why = "down", lacking
+            log.info("model %s has no weights yet", slot.config.name)
+            return
         try:
             engine = make_engine(slot.config, self._root)
             if self._closed or slot.retired:

@@ -54,8 +54,8 @@ class Watcher:
         files = list(self._folder.glob("*.toml"))
         for config in self._pool.configs.values():
             if config.path and config.enabled:
-                folders = [self._root / config.path]
-                folders += [self._root / config.parent] if config.parent else []
+                named = (config.path, config.parent, config.adapter)
+                folders = [self._root / path for path in named if path]
                 files += [file for folder in folders for file in (folder, *folder.glob("*"))]
         return frozenset(filter(None, map(_stamp, files)))
 

@@ -5,7 +5,7 @@ model tensor by tensor before it is applied, because peft names neither the tens
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from huatuo.errors import ConfigError, Damaged, Mismatch, Untrusted
-from huatuo.models import checkpoint, registry
-
-try:
-    from huatuo.models import rows
-except ImportError:
-    rows: Any = None
+from huatuo.models import checkpoint, registry, rows
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -74,7 +69,7 @@ def touched(folder: Path, model: Any) -> dict[str, Tensor]:
 
 
 def check_fit(
-    folder: Path, shapes: dict[str, tuple[int, ...]], weights: dict[str, tuple[int, ...]]
+    folder: Path, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Raises Mismatch naming the first tensor of a LoRA, A (r, in) or B (out, r), that does not fit its weight (out, in)."""
     for name, shape in sorted(shapes.items()):

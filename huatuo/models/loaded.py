@@ -23,15 +23,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+import huatuo.models.chatglm  # noqa: F401  (registers the port for a folder's config.json)
 from huatuo.errors import ConfigError, Damaged, Mismatch
 from huatuo.models import branch, memory, registry
 from huatuo.models.adapter import check_adapter, lay_on, touched
 from huatuo.models.alibi import use_sdpa
-
-try:
-    import huatuo.models.chatglm  # noqa: F401  (registers the port for the folder's config)
-except ImportError:
-    pass
 
 Load = Literal["full", "int8", "nf4"]
 _SAFE: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}

@@ -374,6 +374,10 @@ TEXT: dict[str, dict[Language, str]] = {
         "zh": "要启用，请把它文件（configs/models 目录）里的 enabled 改为 true",
         "en": "to use it, set enabled = true in its file in configs/models",
     },
+    "models.question": {
+        "zh": "你好，我头痛三天了，该怎么办？",
+        "en": "Hello, I have had a headache for three days. What should I do?",
+    },
     "admin.studies": {"zh": "研究", "en": "Studies"},
     "admin.pairs": {"zh": "题目", "en": "Pairs"},
     "admin.audit": {"zh": "审计记录", "en": "Audit record"},
