@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ _REFUSED = (
     "os.fork",
     "pickle.",
 )
+SCRATCH = "scratch"
+"""Folder for temporary files, removed at the end."""
 _MEMORY = 6 << 30
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -30,6 +33,9 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 def enter(folder: Path) -> str:
     """Puts up the walls; files may be written under `folder` only. Returns how the network was cut."""
     how = _without_network()
+    scratch = os.path.join(os.path.realpath(folder), SCRATCH)
+    os.makedirs(scratch, exist_ok=True)
+    tempfile.tempdir = scratch  # torch wants one when it is imported
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

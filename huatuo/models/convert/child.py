@@ -21,6 +21,7 @@ from huatuo.models.convert.shards import (
     JOURNAL,
     Journal,
     Shard,
+    clear,
     index_of,
     shards_of,
     write_shards,
@@ -105,6 +106,7 @@ def _write_texts(made: Plan, shards: list[Shard], partial: Path) -> None:
     texts = dict(made.texts)
     if len(shards) > 1:
         texts[f"{made.weights}.index.json"] = index_of(shards)
+    clear(partial, {JOURNAL, *(shard.name for shard in shards)})
     for name, text in texts.items():
         (partial / name).write_text(text, encoding="utf-8")
     for name, path in made.copies.items():

@@ -113,17 +113,20 @@ def _translate(files: Files, adds_bos: bool) -> None:
         )
     config = files.tables.setdefault("tokenizer_config.json", {})
     special = _special(files, words)
-    files.made["tokenizer.json"] = tokenizer_json(words, added, {*special.values()})
+    adds_bos = bool(config.get("add_bos_token", adds_bos)) and "bos_token" in special
+    files.made["tokenizer.json"] = tokenizer_json(
+        words, added, {*special.values()}, special["bos_token"] if adds_bos else ""
+    )
     if not words.is_exact():
         files.notes.append(
             "Some pieces of tokenizer.model share a score; where their pairs overlap, tokenizer.json may split a word "
             "otherwise than SentencePiece."
         )
-    kept = {"model_max_length", "chat_template", "padding_side", "add_eos_token"}
+    kept = {"model_max_length", "chat_template", "padding_side"}
     files.tables["tokenizer_config.json"] = {
         **{key: value for key, value in config.items() if key in kept},
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "add_bos_token": bool(config.get("add_bos_token", adds_bos)),
+        "add_bos_token": adds_bos,
         "clean_up_tokenization_spaces": False,
         **special,
     }

@@ -47,7 +47,6 @@ _PUSHED = {
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _FIXED_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_HEAD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 
 
 @dataclass(frozen=True)
@@ -185,10 +184,10 @@ def tensors_in(file: Path) -> dict[str, View]:
     """
     size = file.stat().st_size
     with file.open("rb") as stream:
-        head = stream.read(len(_LEGACY_HEAD))
-        if head[:4] == b"PK\x03\x04":
+        head = stream.read(4)
+        if head == b"PK\x03\x04":
             table, starts = _zipped(file, size)
-        elif head == _LEGACY_HEAD:
+        elif head[:1] == b"\x80":
             stream.seek(0)
             table, starts = _legacy(file, stream, size)
         else:
@@ -264,8 +263,9 @@ def _begin(file: Path, raw: IO[bytes], entry: zipfile.ZipInfo, size: int) -> int
 def _legacy(file: Path, stream: IO[bytes], size: int) -> tuple[Any, dict[str, int]]:
     """As `_zipped`, of torch before 1.6: five pickles, then per storage its length and its bytes."""
     bounded: Any = _Bounded(stream, MAX_PICKLE)
-    magic, protocol, _, table, keys = (_value(file, bounded) for _ in range(5))
-    if magic != _LEGACY_MAGIC or protocol != 1001 or type(keys) is not list:
+    whole = _value(file, bounded) == _LEGACY_MAGIC and _value(file, bounded) == 1001
+    _, table, keys = (_value(file, bounded) for _ in range(3)) if whole else (None, None, None)
+    if type(keys) is not list:
         raise Damaged(f"{file}: is no file of torch.save, or not whole; download it again")
     views = (
         [view for view in table.values() if isinstance(view, View)] if type(table) is dict else []

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from huatuo import errors
 from huatuo.errors import CheckpointError
 from huatuo.models import checkpoint, registry
 from huatuo.models.convert.adapters import WEIGHTS as ADAPTER
+from huatuo.models.convert.shards import JOURNAL
 from huatuo.toml import ROOT
 
 SHARD_BYTES = 2_000_000_000
@@ -84,7 +86,8 @@ def convert(
             _name(partial, out)
     except errors.HuatuoError:
         with suppress(OSError):
-            partial.rmdir()  # stays if it holds finished shards
+            if not (partial / JOURNAL).exists():  # nothing finished that a later call could keep
+                shutil.rmtree(partial)
         raise
     except OSError as error:
         raise CheckpointError(

@@ -7,6 +7,7 @@ while they were written. A later run reads them back, keeps what has that sha256
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from huatuo.models.checkpoint import sha256_of
+from huatuo.models.convert.cage import SCRATCH
 from huatuo.models.convert.pickles import BYTES
 from huatuo.models.convert.plan import Make, pieces_of
 
@@ -59,8 +61,7 @@ class Journal:
                 return cls(path, key, said["shards"], said["sources"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        for old in folder.iterdir():
-            old.unlink()
+        clear(folder, {SCRATCH})
         return cls(path, key)
 
     def save(self) -> None:
@@ -72,6 +73,13 @@ class Journal:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, self.path)
+
+
+def clear(folder: Path, kept: set[str]) -> None:
+    """Removes from a folder whatever has none of these names."""
+    for old in folder.iterdir():
+        if old.name not in kept:
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
 
 
 def shards_of(makes: Sequence[Make], limit: int, whole: str = "model.safetensors") -> list[Shard]:

@@ -188,7 +188,7 @@ def native(config: Config, architecture: str) -> Table:
 
     kind: Any = getattr(transformers, architecture, None)
     if kind is None or not re.fullmatch(
-        r"\w+For(CausalLM|ConditionalGeneration|SequenceClassification)", architecture
+        r"\w+(For(CausalLM|ConditionalGeneration|SequenceClassification)|LMHeadModel)", architecture
     ):
         raise Mismatch(
             f"config.json: architectures names {architecture}, which neither transformers nor this converter knows; "
@@ -209,7 +209,8 @@ def native(config: Config, architecture: str) -> Table:
         if first != name:
             ties[name] = first
     shapes = {name: shape for name, shape in kept.items() if name not in ties}
-    return Table(shapes, ties, r".*\brotary_emb\.inv_freq", f"{model.base_model_prefix}.")
+    buffers = r".*\brotary_emb\.inv_freq|.*\battn\.(masked_)?bias"
+    return Table(shapes, ties, buffers, f"{model.base_model_prefix}.")
 
 
 def _norm(name: str, width: int) -> Shapes:

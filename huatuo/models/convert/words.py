@@ -74,8 +74,11 @@ def read_words(path: Path) -> Words:
     )
 
 
-def tokenizer_json(words: Words, added: dict[str, int], special: set[str]) -> str:
-    """The text of tokenizer.json. added: further tokens and their ids. special: those that are never text."""
+def tokenizer_json(words: Words, added: dict[str, int], special: set[str], first: str = "") -> str:
+    """The text of tokenizer.json. added: further tokens and their ids. special: those that are never text.
+
+    first: the token that stands before every text, '' for none.
+    """
     tokens = [
         (place, piece.text, piece.kind != DEFINED)
         for place, piece in enumerate(words.pieces)
@@ -101,7 +104,7 @@ def tokenizer_json(words: Words, added: dict[str, int], special: set[str]) -> st
         "added_tokens": [_added(*token) for token in sorted(tokens)],
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(words)},
         "pre_tokenizer": None,
-        "post_processor": None,
+        "post_processor": _template(words, first) if first else None,
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": {
             "type": "BPE",
@@ -129,6 +132,23 @@ def _merges(words: Words) -> list[list[str]]:
             if left in normal and right in normal:
                 found.append((-score, -cut, left, right))
     return [[left, right] for _, _, left, right in sorted(found, key=lambda one: one[:2])]
+
+
+def _template(words: Words, first: str) -> dict[str, Any]:
+    """`first` before a text, and before each of two."""
+
+    def part(kind: str, name: str, place: int) -> dict[str, Any]:
+        return {kind: {"id": name, "type_id": place}}
+
+    place = next(i for i, piece in enumerate(words.pieces) if piece.text == first)
+    one, two = ([part("SpecialToken", first, i), part("Sequence", "AB"[i], i)] for i in range(2))
+    token = {"id": first, "ids": [place], "tokens": [first]}
+    return {
+        "type": "TemplateProcessing",
+        "single": one,
+        "pair": [*one, *two],
+        "special_tokens": {first: token},
+    }
 
 
 def _normalizers(words: Words) -> list[dict[str, Any]]:
