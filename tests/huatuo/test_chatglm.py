@@ -376,6 +376,29 @@ def test_a_published_folder_is_loaded_with_its_head_tied(tmp_path):
     assert again.generation_config.eos_token_id == EOP
 
 
+def test_the_whole_model_has_the_published_size_and_names():
+    with torch.device("meta"):
+        model = ChatGLMForCausalLM(ChatGLMConfig())
+    assert model.num_parameters() == 6_173_286_400
+    layer, names = "transformer.layers.27.", set(model.state_dict())
+    parts = [
+        "input_layernorm",
+        "post_attention_layernorm",
+        "attention.query_key_value",
+        "attention.dense",
+    ]
+    parts += ["mlp.dense_h_to_4h", "mlp.dense_4h_to_h"]
+    expected = {f"{layer}{part}.{kind}" for part in parts for kind in ("weight", "bias")}
+    assert {name for name in names if name.startswith(layer)} == expected
+    outside = {"transformer.word_embeddings.weight", "lm_head.weight"}
+    outside |= {f"transformer.final_layernorm.{kind}" for kind in ("weight", "bias")}
+    assert {name for name in names if ".layers." not in name} == outside
+    assert tuple(model.state_dict()[layer + "attention.query_key_value.weight"].shape) == (
+        12288,
+        4096,
+    )
+
+
 def test_a_prefix_is_saved_with_the_model(tmp_path):
     model, ids = made(pre_seq_len=4), torch.tensor([PROMPTS["words"]])
     model.save_pretrained(tmp_path)
