@@ -5,6 +5,7 @@ Quantised weights and weights that lie on several devices are not shared. Adapte
 """
 
 import copy
+import logging
 import threading
 import weakref
 from collections.abc import Mapping
@@ -253,6 +254,7 @@ def _how(place: Place) -> dict[str, Any]:
     if place.device == "auto":
         how["device_map"] = "auto"
     if place.load == "int8":
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a line per product otherwise
         how["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
     elif place.load == "nf4":
         how["quantization_config"] = BitsAndBytesConfig(
