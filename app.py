@@ -28,7 +28,7 @@ from huatuo.config import ROOT, AppConfig, Protocol, read_models, read_protocol,
 from huatuo.engines.pool import Pool
 from huatuo.engines.watch import Watcher
 from huatuo.errors import ConfigError, HuatuoError
-from huatuo.ui import admin, chat, compare, download, results, review
+from huatuo.ui import admin, chat, compare, download, models, results, review
 from huatuo.writing import Desk
 from reviews.chats import Chats
 from reviews.database import DEFAULT_NAME
@@ -79,8 +79,8 @@ def open_parts(config: AppConfig, root: Path = ROOT) -> Parts:
     store = Store.open(data_folder(config, root) / DEFAULT_NAME, names_itself=_names_itself)
     people = People(store.database)
     models_dir = root / config.models_dir
-    models, broken = read_models(models_dir)
-    pool = Pool(models, root, config.deadlines, broken)
+    known, broken = read_models(models_dir)
+    pool = Pool(known, root, config.deadlines, broken)
     return Parts(
         config=config,
         store=store,
@@ -109,6 +109,7 @@ def make_app(parts: Parts) -> FastAPI:
         web.Page("compare", compare.ROLE, lambda lang: compare.build(arena, store, pool, accounts, lang)),
         web.Page("review", review.ROLE, lambda lang: review.build(store, pool, accounts, lang)),
         web.Page("results", results.ROLE, lambda lang: results.build(store, pool, accounts, lang)),
+        web.Page("models", models.ROLE, lambda lang: models.build(pool, accounts, ROOT, lang)),
         web.Page(
             "admin",
             admin.ROLE,

@@ -35,6 +35,7 @@ class _Slot:
     state: State = "loading"
     why: str = "is being loaded"
     engine: Engine | None = None
+    lacks: bool = False
     answers: int = 0
     retired: bool = False
 
@@ -104,6 +105,11 @@ class Pool:
         if slot is None:
             return f"no file in configs/models names the model {name}"
         return "" if slot.state == "ready" else slot.why
+
+    def lacks(self, name: str) -> bool:
+        """Whether the model is down because a folder of weights is not there yet."""
+        slot = self._slots.get(name)
+        return slot is not None and slot.lacks
 
     def config(self, name: str) -> ModelConfig:
         """What the model's file says. Raises Unavailable for an unknown name."""
@@ -209,7 +215,7 @@ class Pool:
         started = time.monotonic()
         lacking = lacks(slot.config, self._root) if slot.config.engine == "local" else ""
         if lacking:  # no fault: most systems that are compared have to be fetched first
-            slot.state, slot.why = "down", lacking
+            slot.state, slot.why, slot.lacks = "down", lacking, True
             log.info("model %s has no weights yet", slot.config.name)
             return
         try:

@@ -28,12 +28,12 @@ class Entry:
     engine: str
     state: State
     why: str
-    bytes: int | None
-    need: int | None
-    licence: str
-    study_use: str
-    source: str
-    get: str
+    bytes: int | None = None
+    need: int | None = None
+    licence: str = ""
+    study_use: str = "unknown"
+    source: str = ""
+    get: str = ""
     demonstration: bool = False
     contestant: bool = True
 
@@ -43,9 +43,8 @@ def inventory(
 ) -> list[Entry]:
     """Every model by name, then the files that name none. root: where relative checkpoint paths start."""
     entries = [entry(config, root) for _, config in sorted(models.items())]
-    nothing = {"licence": "", "study_use": "unknown", "source": "", "get": ""}
     return entries + [
-        Entry(Path(file).stem, file, file, "", "broken", str(error), None, None, **nothing)
+        Entry(Path(file).stem, file, file, "", "broken", str(error))
         for file, error in sorted(broken.items())
     ]
 

@@ -181,6 +181,8 @@ def _model(pool: Pool, name: str, language: Language) -> tuple[str, str]:
     config = pool.configs.get(name)
     if config is not None and not config.enabled:
         return say("admin.off", language), say("admin.off_why", language)
+    if pool.lacks(name):
+        return say("admin.lacks", language), say("admin.lacks_why", language)
     state = pool.state(name)
     return say(f"admin.{state}", language), pool.why(name) if state == "down" else ""
 

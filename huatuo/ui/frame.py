@@ -22,6 +22,7 @@ PAGES: tuple[tuple[str, str], ...] = (
     ("compare", "physician"),
     ("review", "physician"),
     ("results", "researcher"),
+    ("models", "researcher"),
     ("admin", "admin"),
 )
 # Every event: no spinner over the text, and nobody waits for another reader's stream.

@@ -86,10 +86,12 @@ class Models(ThreadingHTTPServer):
 
 class _Answer(BaseHTTPRequestHandler):
     server: Models
+    model = ""
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        steps = self.server.steps(asked["model"], asked["messages"])
+        self.model = asked["model"]
+        steps = self.server.steps(self.model, asked["messages"])
         status = steps[0] if isinstance(steps[0], int) else 200
         self.send_response(status)
         self.send_header("content-type", "text/event-stream")
@@ -108,7 +110,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _send(self, delta: dict[str, str], finish: str | None) -> None:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        event = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "x"}
+        event = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": self.model}
         self.wfile.write(f"data: {json.dumps({**event, 'choices': [choice]})}\n\n".encode())
 
     def log_message(self, *_: Any) -> None:
