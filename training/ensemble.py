@@ -1,7 +1,7 @@
 """the reward model as reinforcement learning uses it: several branches on one trunk, calibrated and whitened.
 
 A reward is the scalar head's mean over the answer's tokens (pool "mean") or its value at the last one ("last"), plus a
-weighted sum of three numbers that say how likely the answer is to the parent itself (EVIDENCE), divided by the temperature
+weighted sum of what the parent itself says of the answer (training/evidence.py), divided by the temperature
 fitted on validation cases, so that a difference of two rewards is in log-odds; whitened, it has mean 0 and standard
 deviation 1 over the training answers.
 """
@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from huatuo.errors import Damaged, Mismatch
 from huatuo.models.branch import BranchInfo, check_parent, read_branch, tensors_of
 from huatuo.models.trunk import Branch, Trunk
-from training.logprob import token_log_probs
+from training.evidence import EVIDENCE, evidence_of
 
 REWARD = "reward.json"
-EVIDENCE = ("mean_log_probability", "share_below_e_minus_2", "share_below_e_minus_3")
-"""How likely the parent finds an answer, given the question: its tokens' mean log-probability, and the shares of them less likely than e^-2 and e^-3."""
 Pool = Literal["mean", "last"]
 
 
@@ -40,22 +38,6 @@ def pooled(values: Tensor, answer_mask: Tensor, pool: Pool) -> Tensor:
     return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
-def evidence_of(
-    hidden: Tensor, vocabulary: Tensor, input_ids: Tensor, answer_mask: Tensor
-) -> Tensor:
-    """(B, 3) float32, by EVIDENCE; 0 for an answer without tokens.
-
-    hidden: (B, T, H) final states of the parent. vocabulary: (V, H). input_ids, answer_mask: (B, T).
-    """
-    judged = answer_mask[:, 1:].bool()  # a token is predicted from the state before it
-    found = hidden.new_zeros(judged.shape, dtype=torch.float32)
-    found[judged] = token_log_probs(hidden[:, :-1][judged], vocabulary, input_ids[:, 1:][judged])[0]
-    counted = judged.float()
-    number = counted.sum(1).clamp(min=1)
-    parts = (found, (found < -2).float(), (found < -3).float())
-    return torch.stack([(part * counted).sum(1) / number for part in parts], 1)
-
-
 @dataclass(frozen=True)
 class Scale:
     """How raw rewards become calibrated and whitened. mean, std: of the calibrated ensemble mean on training answers."""
@@ -67,9 +49,10 @@ class Scale:
 
 
 class RewardEnsemble:
-    """Reward branches on one trunk, without gradients. members: at least one. weights: (members, 3) of EVIDENCE.
+    """Reward branches on one trunk, without gradients. members: at least one. weights: (members, E) of EVIDENCE.
 
-    With weights, the parent's own top blocks are copied when the ensemble is made: make it before the policy moves.
+    Members whose blocks never moved share one copy of the parent's, which also serves the evidence. It is taken when the
+    ensemble is made: make it before the policy moves.
     """
 
     def __init__(
@@ -80,11 +63,20 @@ class RewardEnsemble:
         scale: Scale,
         weights: Tensor | None = None,
     ) -> None:
-        self.members = [member.eval().requires_grad_(False) for member in members]
+        parent = trunk.branch().eval().requires_grad_(False)
+        self.members = [
+            _head_of(member, parent) or member.eval().requires_grad_(False) for member in members
+        ]
         self.pool, self.scale = pool, scale
         self.weights = None if weights is None else weights.to(trunk.device)
         self._vocabulary = trunk.vocabulary
-        self._parent = None if weights is None else trunk.branch().eval().requires_grad_(False)
+        bare = any(isinstance(member, nn.Linear) for member in self.members)
+        self._parent = parent if bare or weights is not None else None
+
+    @property
+    def branches(self) -> list[nn.Module]:
+        """Everything that has to be on the device for scoring."""
+        return [*self.members, *([self._parent] if self._parent is not None else [])]
 
     @classmethod
     def load(cls, folder: Path, trunk: Trunk, parent: Path | None = None) -> "RewardEnsemble":
@@ -122,14 +114,19 @@ class RewardEnsemble:
         input_ids: Tensor | None = None,
     ) -> Tensor:
         """(members, B) float32, as the heads and the evidence say. See `scores`."""
-        found = [member(states, attention_mask) for member in self.members]
+        hidden = None if self._parent is None else self._parent(states, attention_mask)
+        found = [
+            member(hidden.float()).squeeze(-1)
+            if hidden is not None and isinstance(member, nn.Linear)
+            else member(states, attention_mask)
+            for member in self.members
+        ]
         rewards = torch.stack([pooled(s, answer_mask, self.pool) for s in found])
-        if self.weights is None or self._parent is None:
+        if self.weights is None or hidden is None:
             return rewards
         if input_ids is None:
-            raise ValueError("this reward model weighs the parent's likelihood: give input_ids")
-        hidden = self._parent(states, attention_mask)
-        evidence = evidence_of(hidden, self._vocabulary, input_ids, answer_mask)
+            raise ValueError("this reward model weighs what the parent says: give input_ids")
+        evidence = evidence_of(hidden, self._vocabulary, input_ids, attention_mask, answer_mask)
         return rewards + self.weights @ evidence.T
 
     def scores(
@@ -144,13 +141,22 @@ class RewardEnsemble:
         """(members, B) float32: calibrated and, by default, whitened.
 
         states: (B, T, H) of Trunk.states. attention_mask: (B, T), padding on either side. answer_mask: (B, T), the
-        answer's tokens without its end mark. input_ids: (B, T), needed when the ensemble weighs the parent's likelihood
+        answer's tokens without its end mark. input_ids: (B, T), needed when the ensemble weighs evidence
         (ValueError without). whiten=False: differences are in log-odds.
         """
         calibrated = (
             self.raw(states, attention_mask, answer_mask, input_ids) / self.scale.temperature
         )
         return (calibrated - self.scale.mean) / self.scale.std if whiten else calibrated
+
+
+def _head_of(member: Branch, parent: Branch) -> nn.Linear | None:
+    """The head of a member whose blocks are the parent's own; None for one that moved."""
+    own = parent.state_dict()
+    moved = {name: t for name, t in member.state_dict().items() if not name.startswith("head.")}
+    if moved.keys() != own.keys() or not all(torch.equal(moved[k], own[k]) for k in own):
+        return None
+    return None if member.head is None else member.head.eval().requires_grad_(False)
 
 
 def evidence_weights(info: BranchInfo) -> list[float]:

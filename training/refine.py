@@ -1,7 +1,7 @@
 """the whole loop as one command: `python -m training.refine configs/nano/refine.toml`.
 
-Votes of a record -> export -> reward model -> reinforcement learning -> evaluation on held-out cases -> release behind
-gates. Each stage also runs alone; a stage whose inputs have not changed since it was finished is not run again, and one
+Votes of a record -> export -> AI feedback on the model's own answers -> reward model -> reinforcement learning ->
+evaluation on held-out cases -> release behind gates. Each stage also runs alone; a stage whose inputs have not changed since it was finished is not run again, and one
 that was stopped goes on where it was.
 """
 
@@ -27,7 +27,7 @@ from reviews.database import DEFAULT_NAME
 from reviews.errors import RecordError
 from reviews.export import export
 from reviews.store import Store
-from training import reward, rl
+from training import ai_feedback, reward, rl
 from training.cases import draw_cases, read_cases, write_cases
 from training.flags import parse
 from training.release import GateFailed, Gates, Outcome, examine, release
@@ -50,6 +50,9 @@ class RefineConfig(Settings):
         description="votes to simulate when the record has none; without it that is an error",
     )
     model: InsidePath = Field(description="the parent's file in configs/models")
+    ai_feedback: InsidePath | None = Field(
+        default=None, description="the AI feedback's TOML file; without it the votes stand alone"
+    )
     reward: InsidePath = Field(description="the reward model's TOML file")
     rl: InsidePath = Field(description="the reinforcement learning's TOML file")
     work: InsidePath = Field(default=Path("data/refine"), description="everything the loop writes")
@@ -121,9 +124,11 @@ def refine(config: RefineConfig, *, resume: bool = False) -> dict[str, Any]:
     parent = parent_digest(ROOT / model.path)
     votes = _votes(loop)
     cases = _cases(loop)
-    reward_config = _reward_config(loop, model)
+    judged = _ai_feedback(loop, model, cases, parent)
+    reward_config = _reward_config(loop, model, judged)
+    made_of = [reward_config.model_dump_json(), parent, votes, *map(sha256_of, judged)]
     loop.stage(
-        "reward", [reward_config.model_dump_json(), parent, votes], loop.folder / "reward/reward.json",
+        "reward", made_of, loop.folder / "reward/reward.json",
         lambda same: reward.train(reward_config, resume=same),
     )  # fmt: skip
     rl_config = _rl_config(loop, model, cases)
@@ -208,7 +213,29 @@ def _cases(loop: Loop) -> list[Path]:
     return [ROOT / name for name in config.cases] or [train]
 
 
-def _reward_config(loop: Loop, model: ModelConfig) -> RewardConfig:
+def _ai_feedback(loop: Loop, model: ModelConfig, cases: Sequence[Path], parent: str) -> list[Path]:
+    """The file of judged pairs of the model's own answers; none where the loop has no such stage."""
+    if loop.config.ai_feedback is None:
+        return []
+    out = loop.folder / "ai_feedback.jsonl"
+    config = read_toml(
+        ROOT / loop.config.ai_feedback,
+        ai_feedback.FeedbackConfig,
+        {
+            "name": model.name,
+            "parent": str(model.path),
+            "template": model.template,
+            "cases": json.dumps([str(path.relative_to(ROOT)) for path in cases]),
+            "out": str(loop.inside / out.name),
+            "seed": str(loop.config.seed),
+        },
+    )
+    made_of = [config.model_dump_json(), parent, *map(sha256_of, cases)]
+    loop.stage("ai_feedback", made_of, out, lambda same: ai_feedback.make(config, resume=same))
+    return [out]
+
+
+def _reward_config(loop: Loop, model: ModelConfig, judged: Sequence[Path]) -> RewardConfig:
     return read_toml(
         ROOT / loop.config.reward,
         RewardConfig,
@@ -217,6 +244,7 @@ def _reward_config(loop: Loop, model: ModelConfig) -> RewardConfig:
             "parent": str(model.path),
             "template": model.template,
             "exports": json.dumps([str(loop.inside / "votes")]),
+            "feedback": json.dumps([str(path.relative_to(ROOT)) for path in judged]),
             "held_out": json.dumps([str(loop.inside / "held-out.jsonl")]),
             "out": str(loop.inside / "reward"),
             "work": str(loop.inside / "work/reward"),

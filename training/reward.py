@@ -33,7 +33,7 @@ from huatuo.toml import ROOT, read_toml
 from training import raters
 from training.answers import StateCache, cache_states
 from training.csv_log import CsvLog
-from training.ensemble import EVIDENCE
+from training.evidence import EVIDENCE
 from training.flags import parse
 from training.pairs import Votes
 from training.reward_cross import held_out_scores, probe_rewards

@@ -41,7 +41,9 @@ class RewardConfig(Settings):
     bootstrap: bool = Field(default=True, description="each member draws its cases anew")
     validation: float = Field(default=0.15, gt=0, lt=0.5, description="share of cases")
     test: float = Field(default=0.2, gt=0, lt=0.5, description="share of cases")
-    evidence: bool = Field(default=True, description="weigh how likely the parent finds the answer")
+    evidence: bool = Field(
+        default=True, description="weigh what the parent says of the answer: training/evidence.py"
+    )
     folds: int = Field(
         default=0,
         ge=0,
@@ -60,7 +62,7 @@ class RewardConfig(Settings):
     clip: float = Field(default=1.0, gt=0)
     centering: float = Field(default=0.01, ge=0, description="keeps rewards around 0")
     ridges: tuple[float, ...] = Field(
-        default=(1000.0, 3000.0, 10000.0),
+        default=(100.0, 300.0, 1000.0, 3000.0, 10000.0),
         strict=False,
         min_length=1,
         description="tried for the head by cross-validation",

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from huatuo.errors import NotFinite
 
-EVIDENCE_RIDGE = 10.0
-"""Ridge of the evidence's few standardised numbers: a prior deviation of 0.3 log-odds, little against hundreds of votes."""
+EVIDENCE_RIDGE = 100.0
+"""Ridge of the evidence's standardised numbers, which say much the same: a prior deviation of 0.1 log-odds each."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Ties(nn.Module):
 
 @dataclass(frozen=True)
 class Probe:
-    """The head's solution: weight (H,) and bias (1,) on pooled states, weights (3,) on the evidence."""
+    """The head's solution: weight (H,) and bias (1,) on pooled states, weights (E,) on the evidence."""
 
     weight: Tensor
     bias: Tensor

@@ -17,7 +17,8 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from huatuo.models.trunk import Branch, Trunk, positions
 from training.answers import Sequences, StateCache, answer_mask, length_batches, padded
-from training.ensemble import Pool, evidence_of, pooled
+from training.ensemble import Pool, pooled
+from training.evidence import EVIDENCE, evidence_of
 
 Tensors = dict[str, Tensor]
 
@@ -209,13 +210,13 @@ def features(
     *,
     label: str = "answers",
 ) -> tuple[Tensor, Tensor]:
-    """(pooled final states (N, H), evidence (N, 3)) of all sequences under the parent's own blocks."""
+    """(pooled final states (N, H), evidence (N, E)) of all sequences under the parent's own blocks."""
     branch = trunk.branch()
 
     def read(states: Tensor, mask: Tensor, judged: Tensor, ids: Tensor) -> Tensor:
         hidden = branch(states, mask)
-        likely = evidence_of(hidden, trunk.vocabulary, ids, judged)
+        likely = evidence_of(hidden, trunk.vocabulary, ids, mask, judged)
         return torch.cat([pooled(hidden.float(), judged, pool), likely], 1)
 
     both = over_sequences(trunk, sequences, cache, read, label=label)
-    return both[:, :-3], both[:, -3:]
+    return both.split([both.shape[1] - len(EVIDENCE), len(EVIDENCE)], 1)

@@ -37,7 +37,7 @@ def raw_rewards(
     pool: Pool,
     evidence: Tensor,
 ) -> Floats:
-    """(members, N) raw rewards of all sequences by the members saved in these folders. evidence: (N, 3)."""
+    """(members, N) raw rewards of all sequences by the members saved in these folders. evidence: (N, E)."""
     rows = []
     for number, folder in enumerate(folders, 1):
         branch = trunk.branch(scalar=True).eval()
@@ -52,7 +52,7 @@ def raw_rewards(
 
 
 def head_rewards(folders: Sequence[Path], states: Tensor, evidence: Tensor) -> Floats:
-    """(members, N) raw rewards of members whose blocks are the parent's. states: (N, H) pooled, evidence: (N, 3)."""
+    """(members, N) raw rewards of members whose blocks are the parent's. states: (N, H) pooled, evidence: (N, E)."""
     rows = []
     for folder in folders:
         tensors, weights = tensors_of(folder), torch.tensor(evidence_weights(read_branch(folder)))

@@ -112,7 +112,7 @@ def take_step(run: Run) -> dict[str, float]:
 @contextmanager
 def frozen_at_hand(run: Run) -> Iterator[None]:
     """With `offload`, reference and reward branches are on the device only while this lasts."""
-    waiting: list[Any] = [run.learner.reference, *run.ensemble.members]
+    waiting: list[Any] = [run.learner.reference, *run.ensemble.branches]
     if not run.config.offload:
         yield
         return

@@ -19,6 +19,7 @@ READERS = {  # the first pattern that fits counts
     "*dpo*.toml": "training.dpo:PreferenceConfig",
     "*refine*.toml": "training.refine:RefineConfig",
     "*reward*.toml": "training.reward_data:RewardConfig",
+    "*ai_feedback*.toml": "training.ai_feedback:FeedbackConfig",
     "*rl*.toml": "training.rl:RlConfig",
     "nano/*.toml": "training.sft:SftConfig",
     "*sft*.toml": "training.sft:SftConfig",

@@ -21,7 +21,8 @@ from huatuo.models.trunk import Trunk, load_trunk
 from huatuo.prompts import encode
 from training import reward
 from training.answers import cache_states, encode_answer, encode_pairs
-from training.ensemble import REWARD, RewardEnsemble, evidence_of, pooled
+from training.ensemble import REWARD, RewardEnsemble, pooled
+from training.evidence import EVIDENCE, evidence_of
 from training.pairs import Counts, Judgement, Pair
 from training.reward import train
 from training.reward_data import RewardConfig
@@ -156,9 +157,33 @@ def test_the_evidence_is_the_parents_own_likelihood(loaded: tuple[Trunk, Any]) -
         logits = trunk.model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
         hidden = trunk.policy(trunk.states(ids, mask), mask)
     by_hand = logits[0, :-1].gather(1, ids[0, 1:, None])[:, 0][judged[0, 1:]]
-    found = evidence_of(hidden, trunk.vocabulary, ids, judged)[0]
+    found = evidence_of(hidden, trunk.vocabulary, ids, mask, judged)[0]
     assert found[0] == pytest.approx(float(by_hand.mean()), abs=1e-4)
-    assert found[1] == pytest.approx(float((by_hand < -2).float().mean()))
+    told = dict(zip(EVIDENCE, found.tolist(), strict=True))
+    assert told["share_below_e_minus_2"] == pytest.approx(float((by_hand < -2).float().mean()))
+    assert told["log_probability_quantile_0"] == pytest.approx(float(by_hand.min()), abs=1e-4)
+    unit = torch.nn.functional.normalize(hidden[0], dim=-1)
+    near = (unit[judged[0]] @ unit[~judged[0]].T).amax(1).mean()
+    assert told["answer_to_nearest_of_question"] == pytest.approx(float(near), abs=1e-4)
+
+
+def test_evidence_does_not_depend_on_padding_and_an_empty_answer_has_none(
+    loaded: tuple[Trunk, Any],
+) -> None:
+    trunk, tokenizer = loaded
+    ids = torch.tensor([tokenizer("多喝水，注意休息。")["input_ids"]])
+    wide = torch.nn.functional.pad(ids, (3, 2), value=tokenizer.pad_token_id)
+    told = []
+    for tokens, left in ((ids, 0), (wide, 3)):
+        mask = torch.zeros_like(tokens)
+        mask[:, left : left + ids.shape[1]] = 1
+        judged = mask.bool() & (torch.arange(tokens.shape[1]) >= left + 3)
+        with torch.no_grad():
+            hidden = trunk.policy(trunk.states(tokens, mask), mask)
+        told.append(evidence_of(hidden, trunk.vocabulary, tokens, mask, judged)[0])
+        nothing = evidence_of(hidden, trunk.vocabulary, tokens, mask, torch.zeros_like(judged))
+        assert nothing.tolist() == [[0.0] * len(EVIDENCE)]
+    assert told[0].tolist() == pytest.approx(told[1].tolist(), abs=1e-4)
 
 
 def prepared(loaded: tuple[Trunk, Any], folder: Path, cached: bool = True, gb: float = 1.0) -> Any:

@@ -27,7 +27,7 @@ from huatuo.models.trunk import Trunk, load_trunk
 from huatuo.toml import ROOT, read_toml
 from training import rl, rl_step, states
 from training.cases import Case
-from training.ensemble import EVIDENCE
+from training.evidence import EVIDENCE
 
 NANO = ROOT / "huatuo/nano/hybrid"
 
