@@ -14,6 +14,7 @@ from huatuo.toml import ROOT, read_toml
 READERS = {  # the first pattern that fits counts
     "app.toml": "huatuo.config:AppConfig",
     "models/*.toml": "huatuo.config:ModelConfig",
+    "protocols/*.toml": "huatuo.config:Protocol",
     "nano/corpus.toml": "training.corpus:CorpusConfig",
     "*judge*.toml": "training.feedback:LlmJudgeConfig",
     "*dpo*.toml": "training.dpo:PreferenceConfig",
