@@ -557,6 +557,35 @@ def test_chatglm_keeps_its_names_and_dtypes_and_loads_without_code(tmp_path):
     assert logits(model, prompt).isfinite().all()
 
 
+@pytest.mark.skipif(
+    not (PARITY / "chatglm6b").is_dir(), reason="../shared/data/parity/chatglm6b is not here"
+)
+def test_chatglm_and_its_adapters_agree_with_the_original_implementation(tmp_path):
+    pytest.importorskip("huatuo.models.chatglm")
+    from huatuo.models.rows import add_prefix, merge_rows
+
+    folder = PARITY / "chatglm6b"
+    config = json.loads((folder / "config.json").read_text())["config"]
+    config |= {"architectures": ["ChatGLMModel"], "auto_map": {"AutoModel": "modeling_chatglm.X"}}
+    write_folder(tmp_path / "base", load_file(folder / "base.weights.safetensors"), config)
+    lora = load_file(folder / "doctorglm_lora.adapter.safetensors")
+    write_adapter(tmp_path / "lora", lora, {**ROWS, "r": 4, "lora_alpha": 8})
+    tuned = load_file(folder / "ptuning.weights.safetensors")
+    write_folder(tmp_path / "tuned", tuned, config, shards=1)
+    convert(tmp_path / "base", tmp_path / "model", quiet=True)
+    convert(tmp_path / "lora", tmp_path / "rows", base=tmp_path / "model", quiet=True)
+    convert(tmp_path / "tuned", tmp_path / "prefix", base=tmp_path / "base", quiet=True)
+    for name, lay in (
+        ("base", lambda model: None),
+        ("doctorglm_lora", lambda model: merge_rows(model, tmp_path / "rows")),
+        ("ptuning", lambda model: add_prefix(model, tmp_path / "prefix")),
+    ):
+        model = loaded(tmp_path / "model")
+        lay(model)
+        wanted = load_file(folder / f"{name}.expected.safetensors")
+        assert near(logits(model, wanted["answer_ids"]), wanted["answer_logits"]), name
+
+
 def test_a_head_of_its_own_is_refused_for_chatglm(tmp_path):
     tensors = random_chatglm()
     tensors["lm_head.weight"][3] += 1

@@ -1,5 +1,6 @@
 """the process that reads: walls first, then plan, checks, shards and manifest; it answers with one line of JSON."""
 
+import errno
 import hashlib
 import json
 import os
@@ -149,12 +150,13 @@ def _write_manifest(
 
 
 def _disk(error: OSError, partial: Path) -> str:
-    where = error.filename or partial
-    if isinstance(error, PermissionError) and error.errno is None:
+    if error.errno is None:
         return f"{error}; nothing was executed"
+    full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    what = "free some space" if full else "mend that"
     return (
-        f"{where}: cannot be read or written ({error.strerror or error}); free some space or mend the disk, then run the "
-        "same command again: finished shards are kept"
+        f"{error.filename or partial}: {error.strerror or error}; {what}, then run the same command again: finished "
+        "shards are kept"
     )
 
 

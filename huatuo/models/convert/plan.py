@@ -114,7 +114,7 @@ def thirds(make: Make, names: tuple[str, str, str]) -> list[Make]:
 
 
 def pieces_of(make: Make) -> Iterator[Any]:
-    """The bytes to write, in order, each piece valid until the next but three.
+    """The bytes to write, in order, each piece valid for some while (see `bytes_of`).
 
     Raises Damaged (a file ends early, or a sum is not finite).
     """
@@ -132,7 +132,7 @@ def are_equal(one: Tensor, other: Tensor) -> bool:
         return False
     if (one.file, one.start) == (other.file, other.start):
         return True
-    return all(a == b for a, b in zip(bytes_of(one), bytes_of(other), strict=True))
+    return all(bytes(a) == b for a, b in zip(bytes_of(one), bytes_of(other), strict=True))
 
 
 def check_rotary(source: Source, pattern: str, dim: int, base: float = 10000.0) -> None:

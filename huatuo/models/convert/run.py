@@ -1,4 +1,4 @@
-"""one conversion: a child process reads and writes, this one waits, reads back what was written and names it.
+"""one conversion: a child process reads and writes, this one waits, checks what was written and names it.
 
 OUT appears whole or not at all. Until then everything stands in `.OUT.partial` beside it, and a second call goes on
 there.
@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from huatuo import errors
-from huatuo.errors import CheckpointError
+from huatuo.errors import CheckpointError, Damaged
 from huatuo.models import checkpoint, registry
 from huatuo.models.convert.adapters import WEIGHTS as ADAPTER
 from huatuo.models.convert.shards import JOURNAL
-from huatuo.toml import ROOT
 
-SHARD_BYTES = 2_000_000_000
+ROOT = Path(__file__).resolve().parents[3]
+SHARD_BYTES = 1_000_000_000
+"""Largest file that is written, unless a tensor is larger; a kill costs at most the work of two."""
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from huatuo.models.convert.child import main; import json; " \
     "sys.exit(main(json.loads(sys.argv[1])))"  # fmt: skip
 
@@ -82,7 +83,7 @@ def convert(
         partial.mkdir(parents=True, exist_ok=True)
         with _alone(partial):
             said = _in_a_child({**request, "partial": str(partial)})
-            sha256 = _read_back(partial)
+            sha256 = _check(partial)
             _name(partial, out)
     except errors.HuatuoError:
         with suppress(OSError):
@@ -141,16 +142,23 @@ def _alone(partial: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _read_back(partial: Path) -> str:
-    """sha256 of the weights, after every byte on the disk was found to be as it was written. Raises Damaged."""
-    if (partial / ADAPTER).is_file():
-        registry.refuse_untrusted(partial)
-        registry.check_safetensors(partial / ADAPTER)
-        files = [partial / ADAPTER]
-        checkpoint.verify(partial)
-    else:
-        files = registry.check_folder(partial)
-    hashes = [checkpoint.read_manifest(partial)["files"][file.name]["sha256"] for file in files]
+def _check(partial: Path) -> str:
+    """sha256 of the weights, after the folder was found whole and without code; the child read every byte back.
+
+    Raises Damaged, Untrusted.
+    """
+    registry.refuse_untrusted(partial)
+    adapter = partial / ADAPTER
+    files = [adapter] if adapter.is_file() else registry.weight_files(partial)
+    named = checkpoint.read_manifest(partial)["files"]
+    for file in files:
+        registry.check_safetensors(file)
+    for name, entry in named.items():
+        if (partial / name).stat().st_size != entry["bytes"]:
+            raise Damaged(
+                f"{partial / name}: {entry['bytes']:,} bytes were written, other than stand there"
+            )
+    hashes = [named[file.name]["sha256"] for file in files]
     if len(hashes) == 1:
         return str(hashes[0])
     lines = "".join(f"{file.name} {one}\n" for file, one in zip(files, hashes, strict=True))

@@ -1,7 +1,7 @@
 """a plan's tensors into safetensors shards: streamed, hashed on the way, kept after a kill.
 
-Beside the shards stands a journal of those that are finished and on the disk, with their sha256 as it was computed
-while they were written. A later run reads them back, keeps what has that sha256 and goes on with the rest.
+Each is read back and compared with the source; then a journal beside the shards names it, with the sha256 that was
+computed while it was written. A later run keeps what still has its sha256 and goes on with the rest.
 """
 
 import hashlib
@@ -9,19 +9,22 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from huatuo.errors import Damaged
 from huatuo.models.checkpoint import sha256_of
 from huatuo.models.convert.cage import SCRATCH
 from huatuo.models.convert.pickles import BYTES
 from huatuo.models.convert.plan import Make, pieces_of
+from huatuo.models.convert.source import RING
 
 JOURNAL = "journal.json"
 FORMAT = 1
-_PIECE = 8 << 20
+_SYNCED = 64 << 20
+"""Bytes after which what was written is brought to the disk."""
 Tick = Callable[[int], object]
 
 
@@ -118,7 +121,7 @@ def write_shards(shards: Sequence[Shard], folder: Path, journal: Journal, tick: 
             ):
                 if file not in journal.sources and file not in hashes:
                     hashes[file] = pool.submit(sha256_of, Path(file))
-            stream, digest = _write(shard, folder, in_order, tick)
+            stream, digest = _write(shard, folder, (in_order, pool), tick)
             if ending is not None:
                 ending.result()
             for file in [file for file, one in hashes.items() if one.done()]:
@@ -143,23 +146,33 @@ def _is_kept(path: Path, entry: dict[str, Any] | None) -> bool:
     return sha256_of(path) == entry.get("sha256")
 
 
-def _write(shard: Shard, folder: Path, in_order: ThreadPoolExecutor, tick: Tick) -> tuple[Any, str]:
-    """(the open file, sha256 of what was written). One thread hashes the bytes in order beside the writing."""
+def _write(
+    shard: Shard, folder: Path, pools: tuple[ThreadPoolExecutor, ThreadPoolExecutor], tick: Tick
+) -> tuple[Any, str]:
+    """(the open file, sha256 of what was written). Beside the writing one thread hashes the bytes in order, and one
+    brings them to the disk now and then, so that little is left to wait for at the end."""
+    in_order, beside = pools
     head = header_of(shard)
     digest = hashlib.sha256(head)
     stream = (folder / shard.name).open("wb", buffering=0)
+    hashing: list[Future[None]] = []
+    syncing: Future[None] | None = None
     try:
         _write_all(stream, head)
-        waiting: list[Future[None]] = []
+        waiting = 0
         for piece in (piece for make in shard.makes for piece in pieces_of(make)):
-            waiting.append(in_order.submit(digest.update, piece))
+            hashing.append(in_order.submit(digest.update, piece))
             _write_all(stream, piece)
             tick(len(piece))
-            if len(waiting) > 2:
-                waiting.pop(0).result()
-        for one in waiting:
+            waiting += len(piece)
+            if waiting >= _SYNCED and (syncing is None or syncing.done()):
+                syncing, waiting = beside.submit(os.fdatasync, stream.fileno()), 0
+            if len(hashing) > RING // 2:
+                hashing.pop(0).result()
+        for one in [*hashing, *([syncing] if syncing is not None else [])]:
             one.result()
     except BaseException:
+        wait([*hashing, *([syncing] if syncing is not None else [])])
         stream.close()
         raise
     return stream, digest.hexdigest()
@@ -188,10 +201,29 @@ def _write_all(stream: Any, piece: Any) -> None:
         view = view[stream.write(view) :]
 
 
+def is_as_planned(path: Path, shard: Shard) -> bool:
+    """Whether a file holds, byte for byte, what the source gives when it is read once more."""
+    with path.open("rb", buffering=0) as stream:
+        head = header_of(shard)
+        if stream.read(len(head)) != head:
+            return False
+        buffer = bytearray()
+        for make in shard.makes:
+            for piece in pieces_of(make):
+                if len(buffer) != len(piece):
+                    buffer = bytearray(len(piece))
+                if stream.readinto(buffer) != len(piece) or buffer != piece:
+                    return False  # a bytearray compares bytes at once, a memoryview one by one
+        return not stream.read(1)
+
+
 def _end(stream: Any, shard: Shard, digest: str, journal: Journal) -> None:
-    """The shard is on the disk, then in the journal."""
+    """The shard is on the disk, read back and compared, then in the journal. Raises Damaged, OSError."""
     with stream:
         os.fsync(stream.fileno())
         size = stream.tell()
+    path = journal.path.parent / shard.name
+    if not is_as_planned(path, shard):
+        raise Damaged(f"{path}: holds other bytes than were to be written; check disk and memory")
     journal.shards[shard.name] = {"sha256": digest, "bytes": size}
     journal.save()

@@ -13,8 +13,9 @@ from huatuo.errors import Damaged, Mismatch, Untrusted
 from huatuo.models import registry
 from huatuo.models.convert.pickles import BYTES, tensors_in
 
-CHUNK = 8 << 20
-"""Bytes that are in memory at once, per stream."""
+CHUNK = 1 << 20
+"""Bytes that are read at once: they still stand in the processor's cache when they are hashed and written."""
+RING = 16
 MAX_JSON = 64 << 20
 _INDEXED = (
     ("model.safetensors.index.json", "model.safetensors"),
@@ -107,24 +108,40 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def bytes_of(
-    tensor: Tensor, start: int = 0, count: int | None = None, chunk: int = CHUNK
-) -> Iterator[memoryview]:
-    """The bytes from `start`, piece by piece, each valid until the next but three. Raises Damaged if the file is shorter."""
+class _Ring:
+    """Buffers that are filled in turn; each stays as it is for the next RING - 1."""
+
+    def __init__(self) -> None:
+        self.buffers = [bytearray(CHUNK) for _ in range(RING)]
+        self.turn = 0
+
+    def next(self) -> memoryview:
+        self.turn = (self.turn + 1) % RING
+        return memoryview(self.buffers[self.turn])
+
+
+_free: list[_Ring] = []
+"""Rings that no stream uses; fresh memory for every tensor would cost as much as reading it."""
+
+
+def bytes_of(tensor: Tensor, start: int = 0, count: int | None = None) -> Iterator[memoryview]:
+    """The bytes from `start`, in pieces that stay valid for the next RING - 1. Raises Damaged if the file is shorter."""
     left = tensor.nbytes - start if count is None else count
     place = tensor.start + start
-    buffers = [bytearray(min(chunk, max(left, 1))) for _ in range(4)]
-    turn = 0
-    with tensor.file.open("rb", buffering=0) as stream:
-        while left:
-            view = memoryview(buffers[turn % 4])[: min(chunk, left)]
-            got = os.preadv(stream.fileno(), [view], place)
-            if not got:
-                raise Damaged(
-                    f"{tensor.file}: ends inside tensor {tensor.name}; download the file again"
-                )
-            place, left, turn = place + got, left - got, turn + 1
-            yield view[:got]
+    ring = _free.pop() if _free else _Ring()
+    try:
+        with tensor.file.open("rb", buffering=0) as stream:
+            while left:
+                view = ring.next()[: min(CHUNK, left)]
+                got = os.preadv(stream.fileno(), [view], place)
+                if not got:
+                    raise Damaged(
+                        f"{tensor.file}: ends inside tensor {tensor.name}; download the file again"
+                    )
+                place, left = place + got, left - got
+                yield view[:got]
+    finally:
+        _free.append(ring)
 
 
 def floats_of(tensor: Tensor, limit: int = 1 << 20) -> list[float]:
