@@ -74,7 +74,7 @@ def estimate(
     files = registry.weight_files(folder)
     width = dtype_bytes(dtype, device)
     listed = list(headers(files))
-    weights = 0 if shared else sum(_size(t, load, width) for t in listed if not _tied(t, config))
+    weights = 0 if shared else sum(_size(tensor, load, width) for tensor in listed)
     if adapter is not None:
         weights += _of_adapter(adapter, listed, load, width)
     held = width or 2
@@ -217,12 +217,6 @@ def _is_quantised(tensor: Tensor) -> bool:
         and tensor.name.endswith(".weight")
         and not any(part in tensor.name for part in _NOT_QUANTISED)
     )
-
-
-def _tied(tensor: Tensor, config: dict[str, Any]) -> bool:
-    """Whether the tensor is the head that shares the embedding's memory, although the file holds it twice."""
-    ties = config.get("tie_word_embeddings", config.get("model_type") in ("chatglm", "bloom"))
-    return bool(ties) and tensor.name == "lm_head.weight"
 
 
 def _of_adapter(adapter: Path, base: list[Tensor], load: str, width: int | None) -> int:
