@@ -320,17 +320,28 @@ def _page(loop: Loop, outcome: Outcome, more: dict[str, Any], rows: list[dict[st
         ],
         ["gate", "value", "limit", ""],
     )
+    sampled = more["sampled"]
+    rates = ("win_rate", "win_rate_low", "win_rate_high")
     page.heading("Against the parent").figure(
         bars(
-            {"win rate": (outcome.win_rate, outcome.win_rate_low, outcome.win_rate_high)},
+            {
+                "as the app draws": tuple(more[key] for key in rates),
+                "whole distribution": tuple(sampled[key] for key in rates),
+            },
             "wins, a tie counts half",
             reference=0.5,
         ),
-        f"{more['wins']} wins, {more['ties']} ties, {more['losses']} losses; 95 % interval by bootstrap over cases.",
+        f"As the app draws answers: {more['wins']} wins, {more['ties']} ties, {more['losses']} losses; the gates go by "
+        f"these. Drawn from both models' whole distributions: {sampled['wins']}, {sampled['ties']}, {sampled['losses']}. "
+        "95 % intervals by bootstrap over cases.",
     )
     page.table(
-        [(key, value) for key, value in more.items() if isinstance(value, int | float)],
-        ["figure", "value"],
+        [
+            (key, value, sampled[key])
+            for key, value in more.items()
+            if isinstance(value, int | float)
+        ],
+        ["figure", "as the app draws", "whole distribution"],
     )
     page.heading("Parts of the rubric").table(
         [

@@ -6,7 +6,7 @@ bootstraps over cases. Automatic metrics compare with the corpus's own held-out 
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,68 @@ class Pair:
         return float((told[0] - told[1]).sum()) / len(batch)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Both sides' answers to the same cases, who won each, and the rubric's grades by side."""
+
+    cases: Sequence[Case]
+    said: Answered
+    winners: list[str]
+    grades: dict[str, list[Grade]]
+
+    @property
+    def points(self) -> np.ndarray:
+        """(cases,) 1 for a win of the refined side, 0.5 for a tie, 0 for a loss."""
+        return np.array([{"a": 1.0, "b": 0.0, "tie": 0.5}[winner] for winner in self.winners])
+
+    def of(self, kind: str) -> list[int]:
+        """Which cases are of a kind."""
+        return [i for i, case in enumerate(self.cases) if case.kind == kind]
+
+    def asks(self, side: str) -> float:
+        """Share of incomplete openers that a side answers with a question."""
+        rows = self.of("incomplete")
+        return sum(asks_back(getattr(self.said, side)[i]) for i in rows) / max(len(rows), 1)
+
+    def length(self, side: str) -> float:
+        """Mean characters of a side's answers."""
+        return float(np.mean([len(text) for text in getattr(self.said, side)]))
+
+    def figures(self, seed: int) -> dict[str, Any]:
+        """What a report says: wins, intervals, lengths, and the rubric by kind, side and part."""
+        low, high = interval(self.points, seed)
+        found: dict[str, Any] = {
+            **{name: self.winners.count(sign) for name, sign in (("wins", "a"), ("losses", "b"), ("ties", "tie"))},
+            "win_rate": float(self.points.mean()), "win_rate_low": low, "win_rate_high": high,
+            **{f"length_{side}": self.length(side) for side in SIDES},
+            **{f"asks_back_{side}": self.asks(side) for side in SIDES},
+        }  # fmt: skip
+        for kind in ("complete", "incomplete"):
+            if rows := self.of(kind):
+                found[f"win_rate_{kind}"] = float(self.points[rows].mean())
+                for side in SIDES:
+                    score, parts = _means([self.grades[side][i] for i in rows])
+                    found |= {f"rubric_{kind}_{side}": score, f"parts_{kind}_{side}": parts}
+        return found
+
+
+def judged(
+    pair: Pair, cases: Sequence[Case], settings: Generation, judge: Judge, seed: int
+) -> Judged:
+    """Both sides answer the cases and are compared. Raises NoData for cases that no judge can grade."""
+    said = pair.answer([case.question for case in cases], settings, seed)
+    winners = [
+        judge.compare(c, a, b).winner
+        for c, a, b in zip(cases, said.refined, said.parent, strict=True)
+    ]
+    rubric = RubricJudge()
+    grades = {
+        side: [rubric.grade(c, t) for c, t in zip(cases, getattr(said, side), strict=True)]
+        for side in SIDES
+    }
+    return Judged(cases, said, winners, grades)
+
+
 def compare(
     pair: Pair,
     cases: Sequence[Case],
@@ -175,53 +237,32 @@ def compare(
 ) -> tuple[Outcome, dict[str, Any], list[dict[str, Any]]]:
     """(what the gates ask about, further figures, sample rows for a report).
 
+    settings: as the app draws answers, for the gates. The further figures hold "sampled" too: the same comparison with
+    both drawing from their own whole distributions, where what learning moved shows before settings hide it.
     Raises NoData for cases that no judge can grade.
     """
-    rubric = RubricJudge()
-    judge = judge or rubric
-    said = pair.answer([case.question for case in cases], settings, seed)
-    verdicts = [
-        judge.compare(c, a, b).winner
-        for c, a, b in zip(cases, said.refined, said.parent, strict=True)
-    ]
-    points = np.array([{"a": 1.0, "b": 0.0, "tie": 0.5}[winner] for winner in verdicts])
-    low, high = interval(points, seed)
-    incomplete = [i for i, case in enumerate(cases) if case.kind == "incomplete"]
-    scored = {
-        side: [rubric.grade(c, t) for c, t in zip(cases, getattr(said, side), strict=True)]
-        for side in SIDES
-    }
-    lengths = {side: float(np.mean([len(t) for t in getattr(said, side)])) for side in SIDES}
+    judge = judge or RubricJudge()
+    served = judged(pair, cases, settings, judge, seed)
+    own = settings.model_copy(update={"temperature": 1.0, "top_p": 1.0})
+    sampled = judged(pair, cases, own, judge, seed)
     metrics, warned = _against(pair, references, settings, seed)
+    more = served.figures(seed)
     outcome = Outcome(
-        win_rate=float(points.mean()),
-        win_rate_low=low,
-        win_rate_high=high,
+        **{name: more[name] for name in ("win_rate", "win_rate_low", "win_rate_high")},
         kl=pair.kl(cases, settings, temperature, seed),
         kl_budget=kl_budget,
-        length_ratio=lengths["refined"] / max(lengths["parent"], 1.0),
-        asks_back_parent=_asks(said.parent, incomplete),
-        asks_back=_asks(said.refined, incomplete),
+        length_ratio=more["length_refined"] / max(more["length_parent"], 1.0),
+        asks_back_parent=more["asks_back_parent"],
+        asks_back=more["asks_back_refined"],
         metrics_parent=metrics["parent"],
         metrics=metrics["refined"],
         red_flags_parent=warned["parent"],
         red_flags=warned["refined"],
         cases=len(cases),
         judge=judge.name,
-        judge_note=NOTE["en"] if judge.name == rubric.name else "",
+        judge_note=NOTE["en"] if judge.name == RubricJudge.name else "",
     )
-    more: dict[str, Any] = {
-        "wins": verdicts.count("a"), "losses": verdicts.count("b"), "ties": verdicts.count("tie"),
-        "length_parent": lengths["parent"], "length_refined": lengths["refined"],
-    }  # fmt: skip
-    for kind in ("complete", "incomplete"):
-        of_kind = [i for i, case in enumerate(cases) if case.kind == kind]
-        if of_kind:
-            more[f"win_rate_{kind}"] = float(points[of_kind].mean())
-            for side in SIDES:
-                score, parts = _means([scored[side][i] for i in of_kind])
-                more |= {f"rubric_{kind}_{side}": score, f"parts_{kind}_{side}": parts}
-    return outcome, more, _rows(cases, said, scored, verdicts)
+    return outcome, more | {"sampled": sampled.figures(seed)}, _rows(served)
 
 
 def _means(grades: Sequence[Grade]) -> tuple[float, dict[str, float]]:
@@ -232,23 +273,18 @@ def _means(grades: Sequence[Grade]) -> tuple[float, dict[str, float]]:
     return float(np.mean([g.score for g in grades])), parts
 
 
-def _rows(
-    cases: Sequence[Case],
-    said: Answered,
-    scored: Mapping[str, Sequence[Grade]],
-    verdicts: Sequence[str],
-) -> list[dict[str, Any]]:
+def _rows(served: Judged) -> list[dict[str, Any]]:
     """Sample rows for a report: wins and losses alike, so that it does not flatter."""
     words = {"a": "refined wins", "b": "parent wins", "tie": "tie"}
     chosen: list[int] = []
     for winner, most in (("a", 5), ("b", 5), ("tie", 2)):
-        chosen += [i for i, verdict in enumerate(verdicts) if verdict == winner][:most]
+        chosen += [i for i, found in enumerate(served.winners) if found == winner][:most]
     return [
         {
-            "prompt": cases[i].question,
-            "answers": {side: getattr(said, side)[i] for side in SIDES},
-            "scores": {side: {"rubric": scored[side][i].score} for side in SIDES},
-            "note": words[verdicts[i]],
+            "prompt": served.cases[i].question,
+            "answers": {side: getattr(served.said, side)[i] for side in SIDES},
+            "scores": {side: {"rubric": served.grades[side][i].score} for side in SIDES},
+            "note": words[served.winners[i]],
         }
         for i in chosen
     ]
@@ -259,10 +295,6 @@ def interval(points: np.ndarray, seed: int) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
     means = points[rng.integers(0, len(points), (RESAMPLES, len(points)))].mean(1)
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
-
-
-def _asks(texts: Sequence[str], rows: Sequence[int]) -> float:
-    return sum(asks_back(texts[i]) for i in rows) / max(len(rows), 1)
 
 
 def _against(
