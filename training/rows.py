@@ -118,7 +118,8 @@ def _array_rows(source: Source) -> Iterator[Row]:
             if mark == "]":
                 break
             if mark != ",":
-                raise BadData(f"{source.name}:{text.line}: a comma or ] is expected")
+                told = "a comma or ] is expected" if mark else "ends before the array does"
+                raise BadData(f"{source.name}:{text.line}: {told}")
             text.skip(" \t\r\n")
         place = f"{source.name}:{text.line}"
         yield place, _object(text.item(decoder), place)
