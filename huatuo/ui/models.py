@@ -1,6 +1,7 @@
 """the models page: which systems are ready, what each may be used for, how to get it, and a test question."""
 
 import html as escape
+import secrets
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -38,7 +39,6 @@ def build(pool: Pool, accounts: Accounts, root: Path, language: Language) -> gr.
                     label=say("models.which", language),
                     elem_id="which",
                     interactive=True,
-                    filterable=False,
                 )
                 ask = gr.Button(say("models.ask", language), variant="primary", elem_id="try")
             answer = frame.html(elem_id="trial")
@@ -87,7 +87,7 @@ async def _attempt(pool: Pool, name: str, language: Language) -> AsyncIterator[s
     first: float | None = None
     text, finish = "", None
     yield _said(question, text, finish, "", language)
-    async for item in pool.stream(name, (Message("user", question),), 0):
+    async for item in pool.stream(name, (Message("user", question),), secrets.randbits(31)):
         if isinstance(item, Finish):
             finish = item.reason
             continue

@@ -165,8 +165,9 @@ def _yi(source: Path, folder: Path) -> Made:
     return {"path": _converted(source, folder / "model")}
 
 
-def _native(model: Any, source: Path, folder: Path, tokenizer: Any) -> Made:
+def _native(model: Any, source: Path, folder: Path, tokenizer: Any, **said: Any) -> Made:
     config = {**json.loads(model.config.to_json_string()), "architectures": [type(model).__name__]}
+    config |= said
     write_folder(source, model.state_dict(), config)
     tokenizer.save_pretrained(source)
     return {"path": _converted(source, folder / "model")}
@@ -227,7 +228,8 @@ def _t5(source: Path, folder: Path) -> Made:
     model.lm_head.weight = torch.nn.Parameter(
         torch.randn(len(tokenizer), 64) * 0.1
     )  # not the embedding
-    return _native(_with_an_end(model, 2), source, folder, tokenizer)
+    said = {"tie_word_embeddings": False}  # as T5 1.1 and mT5 are published
+    return _native(_with_an_end(model, 2), source, folder, tokenizer, **said)
 
 
 def _chatglm(source: Path, folder: Path) -> Made:
