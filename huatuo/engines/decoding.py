@@ -13,6 +13,8 @@ from transformers import (
     DynamicCache,
     EncoderDecoderCache,
     GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
     StoppingCriteria,
     StoppingCriteriaList,
 )
@@ -64,7 +66,7 @@ def search(
     """(token ids of the best of `num_beams` beams, whether it ended by itself); nothing is drawn.
 
     tick: called before each token; what it raises ends the search. Through transformers' `generate`, where the
-    model's generation_config must hold token ids only (see `ids_only`). Raises Unavailable if nothing is finite.
+    model's generation_config must hold token ids only (see `ids_only`). Raises Unavailable if the model computes NaN.
     """
     ids = torch.tensor([prompt], device=entrance(model))  # (1, T)
     kept = model.generation_config
@@ -84,6 +86,7 @@ def search(
         ids,
         attention_mask=torch.ones_like(ids),
         generation_config=config,
+        logits_processor=LogitsProcessorList([_Finite(INSTEAD.get(model.config.model_type))]),
         stopping_criteria=StoppingCriteriaList([_Tick(tick)]),
     )[0].tolist()
     said = output[1:] if model.config.is_encoder_decoder else output[len(prompt) :]
@@ -198,3 +201,19 @@ class _Tick(StoppingCriteria):
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Any:
         self._tick()
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+class _Finite(LogitsProcessor):
+    """Raises Unavailable on NaN, or makes `instead` the only possible token."""
+
+    def __init__(self, instead: int | None) -> None:
+        self._instead = instead
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if not bool(scores.isnan().any()):
+            return scores
+        if self._instead is None:
+            raise Unavailable(BROKEN)
+        scores = torch.full_like(scores, float("-inf"))
+        scores[:, self._instead] = 0
+        return scores

@@ -240,7 +240,12 @@ def test_logits_that_are_not_numbers_end_the_answer_or_give_chatglms_token(bloom
     for temperature in (0.0, 1.0):
         with pytest.raises(Unavailable, match="NaN"):
             drawn(broken, temperature=temperature)
+    with torch.inference_mode(), pytest.raises(Unavailable, match="NaN"):
+        search(broken, PROMPT, Generation(num_beams=2), 3, set(), lambda: None)
     broken.config.model_type = "chatglm"
+    with torch.inference_mode():
+        said, _ = search(broken, PROMPT, Generation(num_beams=2), 3, set(), lambda: None)
+    assert said == [5, 5, 5]
     assert drawn(broken, temperature=1.0, limit=3) == [5, 5, 5]
 
 
