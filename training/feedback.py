@@ -5,26 +5,15 @@ knowledge table and is a yardstick of the toy world only (NOTE). LlmJudge takes 
 counts conflicting answers as a tie. Both names, WEIGHTS and NOTE are also found here.
 """
 
-import hashlib
 import json
-import os
-import random
 import re
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx2
-from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAI, OpenAIError
-from pydantic import Field
-
-from huatuo.config import is_safe_url
-from huatuo.errors import Busy, ConfigError, EngineError, Refused, Truncated, Unavailable
-from huatuo.privacy import mask
-from huatuo.toml import Settings
 from training.cases import Case
+from training.endpoint import Endpoint, EndpointConfig
 from training.rubric import NOTE, WEIGHTS, Grade, RubricJudge, Verdict, Winner
 
 __all__ = [
@@ -41,12 +30,6 @@ __all__ = [
     "write_feedback",
 ]
 
-TRIES = 3
-WAIT_S = 0.5
-"""First wait between tries; doubled for the next."""
-LONGEST_WAIT_S = 8.0
-"""A server that asks for a longer wait than this is Busy at once."""
-CONNECT_S = 5.0
 PROMPT = """You compare two answers of medical assistants to a patient's message. Judge only what is written.
 
 Judge in this order:
@@ -86,54 +69,28 @@ class Judge(Protocol):
         ...
 
 
-class LlmJudgeConfig(Settings):
+class LlmJudgeConfig(EndpointConfig):
     """A judge behind a server that speaks the OpenAI protocol."""
-
-    base_url: str = Field(description="https, or http on this machine, such as https://host/v1")
-    model: str = Field(min_length=1, description="the model's name on that server")
-    api_key_env: str = Field(default="", description="environment variable that holds the key")
-    leaves_country: bool = Field(
-        default=True, description="whether texts leave the country; then identifiers are masked"
-    )
-    max_calls: int = Field(default=2000, ge=1, description="calls paid for at most, per judge")
-    max_tokens: int = Field(default=400, ge=16, description="longest explanation, in tokens")
-    timeout_s: float = Field(default=60.0, gt=0, description="for one call")
-    cache: str = Field(default="data/judge-cache", description="folder of answered calls")
 
 
 class LlmJudge:
     """A language model as a judge, in both orders, with what it said kept on disk.
 
-    `calls` counts the requests sent, tries included. Raises ConfigError for an unsafe address or a missing key.
+    Raises ConfigError for an unsafe address or a missing key.
     """
 
     def __init__(self, config: LlmJudgeConfig, cache: Path | None = None) -> None:
-        if not is_safe_url(config.base_url):
-            raise ConfigError("base_url: must be https, or http on this machine")
-        key = os.environ.get(config.api_key_env, "") if config.api_key_env else "none"
-        if not key:
-            raise ConfigError(
-                f"api_key_env: the environment variable {config.api_key_env} is not set"
-            )
-        self.name = f"llm:{config.model}"
-        self.calls = 0
-        self._config = config
-        self._cache = cache if cache is not None else Path(config.cache)
-        secure = config.base_url.startswith("https:")
-        self._client = OpenAI(
-            api_key=key,
-            base_url=config.base_url,
-            max_retries=0,
-            http_client=httpx2.Client(
-                follow_redirects=False,
-                timeout=httpx2.Timeout(config.timeout_s, connect=CONNECT_S),
-                trust_env=secure,
-            ),
-        )
+        self._endpoint = Endpoint(config, cache)
+        self.name = self._endpoint.name
+
+    @property
+    def calls(self) -> int:
+        """Requests sent, tries included."""
+        return self._endpoint.calls
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._endpoint.close()
 
     def compare(self, case: Case, a: str, b: str) -> Verdict:
         """The verdict of both orders: their common winner, else a tie; margin 1 when both agree, 0.5 when one is a tie.
@@ -149,58 +106,9 @@ class LlmJudge:
         return Verdict("tie", 0.0)
 
     def _ask(self, question: str, first: str, second: str) -> Winner:
-        shown = [_MARK.sub("", text) for text in (question, first, second)]
-        shown = [mask(text).text for text in shown] if self._config.leaves_country else shown
+        shown = [self._endpoint.shown(_MARK.sub("", text)) for text in (question, first, second)]
         prompt = PROMPT.format(question=shown[0], first=shown[1], second=shown[2])
-        digest = hashlib.sha256(f"{self._config.model}\n{prompt}".encode()).hexdigest()
-        kept = self._cache / digest[:2] / f"{digest}.json"
-        said = _read_kept(kept, prompt)
-        if said is not None:
-            return _parse(said)
-        for attempt in range(1, TRIES + 1):
-            try:
-                said = self._call(prompt)
-                winner = _parse(said)
-            except (OpenAIError, httpx2.HTTPError, ValueError) as error:
-                wait = _wait_s(error, attempt)
-                if wait is None:
-                    raise self._as_engine_error(error) from None
-                time.sleep(wait)
-                continue
-            _keep(kept, self._config.model, prompt, said)
-            return winner
-        raise Unavailable(f"{self.name}: no answer")  # not reached: the last wait is None
-
-    def _call(self, prompt: str) -> str:
-        if self.calls >= self._config.max_calls:
-            raise ConfigError(
-                f"max_calls: the {self.calls:,} calls allowed are used up; what was judged is kept, raise it to go on"
-            )
-        self.calls += 1
-        answer = self._client.chat.completions.create(
-            model=self._config.model,
-            messages=[{"role": "user", "content": prompt}],
-            temperature=0,
-            max_tokens=self._config.max_tokens,
-        )
-        choices = getattr(answer, "choices", None)
-        if not choices or choices[0].finish_reason != "stop":
-            raise ValueError("the judge did not finish")
-        return choices[0].message.content or ""
-
-    def _as_engine_error(self, error: Exception) -> EngineError:
-        if isinstance(error, APIStatusError):
-            status = error.status_code
-            if status in (429, 503):
-                return Busy(f"{self.name} is overloaded (HTTP {status}); try again in a minute")
-            if status >= 500 or status in (408, 409):
-                return Unavailable(f"{self.name}: the server failed (HTTP {status})")
-            return Refused(f"{self.name}: the server refused (HTTP {status}); check model and key")
-        if isinstance(error, OpenAIError | httpx2.HTTPError):
-            return Unavailable(f"{self.name}: no connection; is the server running?")
-        return Truncated(
-            f"{self.name}: {TRIES} answers without a readable verdict in the last line"
-        )
+        return self._endpoint.ask(prompt, _parse)
 
 
 def _parse(said: str) -> Winner:
@@ -214,42 +122,6 @@ def _parse(said: str) -> Winner:
         raise ValueError("the last line holds no verdict")
     verdicts: dict[str, Winner] = {"1": "a", "2": "b", "tie": "tie"}
     return verdicts[row["winner"]]
-
-
-def _wait_s(error: Exception, attempt: int) -> float | None:
-    """Seconds until the next try, or None if there is none."""
-    if attempt >= TRIES:
-        return None
-    if isinstance(error, APIStatusError):
-        status = error.status_code
-        if status not in (408, 409, 429) and status < 500:
-            return None
-        asked = error.response.headers.get("retry-after", "")
-        if asked.isdecimal():
-            return float(asked) if float(asked) <= LONGEST_WAIT_S else None
-    elif isinstance(error, APITimeoutError) or (
-        isinstance(error, OpenAIError) and not isinstance(error, APIConnectionError)
-    ):
-        return None
-    return float(WAIT_S * 2 ** (attempt - 1) * random.uniform(0.75, 1.0))
-
-
-def _read_kept(file: Path, prompt: str) -> str | None:
-    """What was answered to the same prompt before; a file that cannot be read counts as none."""
-    try:
-        row = json.loads(file.read_text(encoding="utf-8"))
-        _parse(row["said"])
-        return str(row["said"]) if row["prompt"] == prompt else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _keep(file: Path, model: str, prompt: str, said: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    row = {"model": model, "prompt": prompt, "said": said}
-    temporary.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
-    temporary.replace(file)
 
 
 @dataclass(frozen=True)

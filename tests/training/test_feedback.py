@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from huatuo.errors import Busy, ConfigError, HuatuoError, NoData, Refused, Truncated, Unavailable
-from training import feedback
+from training import endpoint
 from training.cases import OPENERS, Case, condition_of, draw_cases, table
 from training.corpus import Writer
 from training.feedback import (
@@ -282,7 +282,7 @@ class Server:
 
 @pytest.fixture
 def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Server]]:
-    monkeypatch.setattr(feedback, "WAIT_S", 0.01)
+    monkeypatch.setattr(endpoint, "WAIT_S", 0.01)
     started: list[Server] = []
 
     def start(say: Callable[[str, int], Reply]) -> Server:
@@ -375,7 +375,7 @@ def test_a_failure_raises_and_is_no_verdict(
 
 
 def test_no_server_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feedback, "WAIT_S", 0.01)
+    monkeypatch.setattr(endpoint, "WAIT_S", 0.01)
     config = LlmJudgeConfig(base_url="http://127.0.0.1:9/v1", model="m")
     with pytest.raises(Unavailable, match="no connection"):
         LlmJudge(config, tmp_path).compare(CASE, "x", "y")
