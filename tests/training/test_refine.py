@@ -31,7 +31,7 @@ def written(folder, **changes):
     inside = folder.relative_to(ROOT)
     (folder / "rl.toml").write_text(
         (ROOT / "configs/nano/rl.toml").read_text(encoding="utf-8")
-        .replace("steps = 24", "steps = 2").replace("prompts_per_step = 16", "prompts_per_step = 4")
+        .replace("steps = 30", "steps = 2").replace("prompts_per_step = 16", "prompts_per_step = 4")
         .replace("samples = 8", "samples = 2\nsave_steps = 1").replace("max_new_tokens = 200", "max_new_tokens = 60"),
         encoding="utf-8",
     )  # fmt: skip
