@@ -170,4 +170,6 @@ def _lines(command: str) -> str:
 
 
 def _gigabytes(count: int | None) -> str:
-    return f"{count / GB:.2f} GB" if count is not None else ""
+    if count is None:
+        return ""
+    return f"{count / GB:.1f} GB" if count >= GB else f"{count / 1e6:.0f} MB"

@@ -121,7 +121,6 @@ def test_a_researcher_sees_what_is_ready_and_asks_a_test_question(
     expect(away.locator("pre")).to_contain_text("python -m huatuo.models.convert a b")
     width = tab.page.evaluate("document.documentElement.scrollWidth")
     assert width <= tab.page.viewport_size["width"]
-    tab.page.screenshot(path=str(app.data.parent / f"models-{size}.png"), full_page=True)
     for _ in range(8):
         tab.page.click("#try")
         with contextlib.suppress(AssertionError):
