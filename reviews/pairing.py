@@ -1,24 +1,33 @@
-"""Which pair to ask about next: the one that is expected to narrow the ranking's intervals most.
+"""Which pair to ask about next: the one that is expected to tell most about the ranking.
 
 One more vote on a pair adds its expected Fisher information to what is known; the gain is how much
-the scores' summed variance falls by it (A-optimality). A share of all draws stays uniform, so that
-no pair starves on a wrong early guess, and every draw says its probability. Within the pair the
-comparison, the case, the rater and the sides are balanced. The same seed draws the same plan.
+it lowers the expected number of contestants in the wrong order ("ranking"), or the scores' summed
+variance ("scores"). The first spends votes on pairs that may still turn and none on what is
+settled; the second saves little over chance, as equal numbers are nearly optimal for it. A share
+of all draws stays uniform, so that no pair starves on a wrong early guess, and every draw says its
+probability. Within the pair the comparison, the case, the rater and the sides are balanced. The
+same seed draws the same plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reviews import ranking
 from reviews.ranking import Fit
 from reviews.records import Letter
 from reviews.tally import Array, Indices
 
+Aim = Literal["ranking", "scores"]
+AnyArray = NDArray[np.floating[Any]]
+
 FLOOR = 0.2  # share of draws that are uniform over the pairs
+WIDTH = 0.1  # part of the aim "ranking" that goes to the scores' variance, so that all get linked
 CORRELATION = 0.05  # of two votes of one rater on one pair, as long as it is not known
 
 
@@ -75,22 +84,36 @@ def information(fit: Fit) -> Array:
     return worth
 
 
-def gains(fit: Fit, pending: Indices | None = None) -> Array:
-    """How much one vote on each pair lowers the scores' mean variance: (K, K), diagonal 0.
+def gains(fit: Fit, pending: Indices | None = None, aim: Aim = "ranking") -> Array:
+    """How much one vote on each pair lowers the aim's loss, as a part of it: (K, K), diagonal 0.
 
-    In squared log-odds; the scores are centred, so contestants that nothing connects yet come
-    first. Source: A-optimal design, Fedorov 1972, Eq. 2.7.5; rank-one update, Sherman-Morrison.
+    The loss "ranking" is the sum over pairs of P(wrong order) = Phi(-|d| / s), to first order in
+    the variances, with WIDTH of it for "scores", the variance of the centred scores. Source:
+    weighted A-optimal design, Fedorov 1972, section 2.9; rank-one update by Sherman and Morrison.
     """
     k = len(fit.scores)
-    covariance = np.linalg.inv(knowledge(fit, pending))
-    centred = covariance - covariance.mean(axis=0, keepdims=True)
+    covariance: Array = np.linalg.inv(knowledge(fit, pending)).astype(np.float64)
+    weights = np.eye(k) - 1 / k
+    weights /= max(float((weights * covariance).sum()), 1e-12)
+    if aim == "ranking":
+        variance = np.maximum(_of_contrasts(covariance), 1e-12) + np.eye(k)
+        z = np.abs(fit.scores[:, None] - fit.scores[None, :]) / np.sqrt(variance)
+        slope = np.exp(-(z**2) / 2) * z / variance
+        turning = np.diag(slope.sum(axis=1)) - slope
+        loss = float((turning * covariance).sum())
+        if loss > 1e-12:
+            weights = WIDTH * weights + (1 - WIDTH) * turning / loss
     worth = information(fit)
-    variance = np.diag(covariance)[:, None] + np.diag(covariance)[None, :] - 2 * covariance
-    squares = centred.T @ centred
-    moved = np.diag(squares)[:, None] + np.diag(squares)[None, :] - 2 * squares
-    gain = worth * moved / (1 + worth * variance) / k
+    moved = _of_contrasts(covariance @ weights @ covariance)
+    gain = worth * moved / (1 + worth * _of_contrasts(covariance))
     np.fill_diagonal(gain, 0)
     return np.asarray(np.maximum(gain, 0), np.float64)
+
+
+def _of_contrasts(matrix: AnyArray) -> Array:
+    """x' M x for the difference x of every two contestants: (K, K)."""
+    diagonal = np.diag(matrix)
+    return np.asarray(diagonal[:, None] + diagonal[None, :] - 2 * matrix, np.float64)
 
 
 def draw(
@@ -138,7 +161,17 @@ def draw(
     return Drawn(chosen.id, left_is, probability)
 
 
-def widths(fit: Fit) -> Array:
+def rank_widths(fit: Fit) -> Array:
+    """How many others each contestant's rank is open to: (K,), worst possible rank minus best.
+
+    By each difference's own 95 % interval, if votes were independent.
+    """
+    error = np.sqrt(np.maximum(0, _of_contrasts(np.linalg.inv(knowledge(fit)))))
+    unsettled = np.abs(fit.scores[:, None] - fit.scores[None, :]) <= 1.959964 * error
+    return np.asarray(unsettled.sum(axis=1) - 1, np.float64)
+
+
+def score_widths(fit: Fit) -> Array:
     """Width of each centred score's 95 % interval if votes were independent, in log-odds: (K,)."""
     covariance = np.linalg.inv(knowledge(fit))
     centre = np.eye(len(covariance)) - 1 / len(covariance)
