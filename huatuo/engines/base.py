@@ -67,7 +67,7 @@ async def with_deadlines(
     stream: AsyncIterator[Chunk | Finish], deadlines: Deadlines, *, question: str = ""
 ) -> AsyncGenerator[Chunk | Finish, None]:
     """The same stream, checked: raises Timeout, Truncated (no Finish, or endless repetition) or
-    Refused('empty ...') when nothing was said, or nothing but the question (of 10 characters or more).
+    Refused('empty ...') when nothing visible was said, or nothing but the question (of 10 characters or more).
     Thoughts, also empty ones, are progress. The inner stream is always closed."""
     started = time.monotonic()
     end = started + deadlines.whole_answer_s
@@ -84,7 +84,7 @@ async def with_deadlines(
                     else "the connection closed before the first word; ask again"
                 )
             if isinstance(item, Finish):
-                if not text.strip():
+                if not any(sign.isprintable() and not sign.isspace() for sign in text):
                     raise Refused("empty answer: the model said nothing; ask again")
                 if len(question.strip()) >= 10 and text.strip() == question.strip():
                     raise Refused("empty answer: the model only repeated the question; ask again")

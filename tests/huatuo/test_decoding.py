@@ -13,7 +13,7 @@ from huatuo.config import Generation
 from huatuo.engines.base import Chunk, Deadlines, Finish, with_deadlines
 from huatuo.engines.decoding import decode, ids_only, pick, search
 from huatuo.engines.local import LocalEngine
-from huatuo.errors import Truncated, Unavailable
+from huatuo.errors import Refused, Truncated, Unavailable
 from tests.huatuo.test_local_engine import ASK, configured, say
 
 LENGTH = 16
@@ -263,7 +263,8 @@ def test_thoughts_are_progress_but_no_answer() -> None:
         heard(*[Chunk("", thinking=True)] * 4, Chunk("答"), Finish("stop"), pause_s=0.1)
     )
     assert slow == [Chunk("答"), Finish("stop")]
-    with pytest.raises(Exception, match="empty"):
-        asyncio.run(heard(Chunk("想", thinking=True), Finish("stop")))
+    for unseen in (Chunk("想", thinking=True), Chunk("\x07\u200b \n")):
+        with pytest.raises(Refused, match="empty"):
+            asyncio.run(heard(unseen, Finish("stop")))
     with pytest.raises(Truncated, match="without end"):
         asyncio.run(heard(*[Chunk("想一想再想一想，", thinking=True)] * 60))
