@@ -22,8 +22,6 @@ from training.knowledge import Condition
 Winner = Literal["a", "b", "tie"]
 TIE_MARGIN = 0.05
 """Scores that are no further apart than this are a tie."""
-CLEAR = 0.2
-"""Scores this far apart are as clear a verdict as there can be: one right question or fact more, or a wrong one less."""
 _RUBRIC: dict[str, Any] = tomllib.loads(
     (Path(__file__).parent / "rubric.toml").read_text(encoding="utf-8")
 )
@@ -79,9 +77,8 @@ class RubricJudge:
         """The better of two answers. Raises NoData for a case that does not come from the table."""
         difference = self.grade(case, a).score - self.grade(case, b).score
         if abs(difference) <= self.tie_margin:
-            return Verdict("tie", 0.0)
-        clear = min(1.0, abs(difference) / CLEAR)
-        return Verdict("a" if difference > 0 else "b", clear)
+            return Verdict("tie", abs(difference))
+        return Verdict("a" if difference > 0 else "b", abs(difference))
 
     def grade(self, case: Case, answer: str) -> Grade:
         """The score of an answer and its parts. Raises NoData for a case that does not come from the table."""
