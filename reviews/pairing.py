@@ -107,7 +107,7 @@ def gains(fit: Fit, pending: Indices | None = None, aim: Aim = "ranking") -> Arr
     moved = _of_contrasts(covariance @ weights @ covariance)
     gain = worth * moved / (1 + worth * _of_contrasts(covariance))
     np.fill_diagonal(gain, 0)
-    return np.asarray(np.maximum(gain, 0), np.float64)
+    return np.asarray(np.maximum(gain + gain.T, 0) / 2, np.float64)
 
 
 def _of_contrasts(matrix: AnyArray) -> Array:

@@ -244,7 +244,7 @@ def false_alarms(sequences: int, longest: int = 500) -> dict[str, float]:
 
 
 def run_pairing(seed: int, active: bool, votes: int, theta: Array = PAPER) -> Array:
-    """Mean width of rank intervals, mean width of score intervals, share of wrong orders: (T, 3)."""
+    """Mean widths of rank and score intervals, shares of wrong and of falsely settled orders: (T, 4)."""
     k = len(theta)
     rng = np.random.default_rng([6, seed, active])
     left, right = np.nonzero(~np.eye(k, dtype=bool))
@@ -257,7 +257,8 @@ def run_pairing(seed: int, active: bool, votes: int, theta: Array = PAPER) -> Ar
         if vote % 10 == 0:
             fit, pending = ranking.davidson(cells, counts), []
             wrong = (np.sign(fit.scores[:, None] - fit.scores[None, :]) != order).mean()
-            rows.append([pairing.rank_widths(fit).mean(), pairing.score_widths(fit).mean(), wrong])
+            widths = pairing.rank_widths(fit).mean(), pairing.score_widths(fit).mean()
+            rows.append([*widths, wrong, falsely_settled(fit, theta)])
         gain = (
             pairing.gains(fit, np.array(pending, int).reshape(-1, 2)) if active else np.ones((k, k))
         )
@@ -272,6 +273,42 @@ def run_pairing(seed: int, active: bool, votes: int, theta: Array = PAPER) -> Ar
     return np.array(rows)
 
 
+def falsely_settled(fit: ranking.Fit, theta: Array) -> float:
+    """Share of pairs whose 95 % interval lies wholly on the wrong side of 0."""
+    covariance = np.linalg.inv(pairing.knowledge(fit))
+    own = np.diag(covariance)
+    error = np.sqrt(np.maximum(0, own[:, None] + own[None, :] - 2 * covariance))
+    gap = fit.scores[:, None] - fit.scores[None, :]
+    wrong = (np.abs(gap) > 1.959964 * error) & (gap * (theta[:, None] - theta[None, :]) < 0)
+    return float(wrong[np.triu_indices(len(theta), 1)].mean())
+
+
+def best_plan(theta: Array) -> float:
+    """Votes that the best possible plan needs for random pairing's mean score interval, as a part.
+
+    The optimal design if the truth were known, found by the multiplicative algorithm (Silvey,
+    Titterington, Torsney 1978); the mean width of intervals falls with the root of the votes.
+    """
+    k = len(theta)
+    i, j = np.triu_indices(k, 1)
+    x = np.eye(k)[i] - np.eye(k)[j]  # (pairs, K)
+    p = shares(theta[i] - theta[j])
+    worth = (p[:, 0] + p[:, 2] - (p[:, 0] - p[:, 2]) ** 2) / 4
+    centre = np.eye(k) - 1 / k
+
+    def variance(plan: Array) -> Array:
+        return np.asarray(np.linalg.pinv((x * (plan * worth)[:, None]).T @ x, hermitian=True))
+
+    plan = np.full(len(i), 1 / len(i))
+    first = np.sqrt(np.diag(centre @ variance(plan) @ centre)).mean()
+    for _ in range(2000):
+        v = variance(plan)
+        slope = ((x @ v @ centre) ** 2 / np.sqrt(np.diag(v))).sum(axis=1) * worth
+        plan *= np.sqrt(slope / (plan @ slope))
+        plan /= plan.sum()
+    return float((np.sqrt(np.diag(centre @ variance(plan) @ centre)).mean() / first) ** 2)
+
+
 def active_pairing(seeds: int, votes: int = 400) -> float:
     """The part of random pairing's votes after which active pairing leaves ranks as open, on average."""
     curves = [
@@ -282,13 +319,16 @@ def active_pairing(seeds: int, votes: int = 400) -> float:
     for column in range(3):
         target = curves[0][-1, column]
         there = np.flatnonzero(curves[1][2:, column] <= target)
-        ends.append(round((2 + int(there[0])) * 10 / votes, 3) if len(there) else float("inf"))
+        ends.append(round((2 + int(there[0])) * 10 / votes, 3) if len(there) else math.inf)
+    rank, score, _, false = curves[0][-1]
     print(
-        f"active pairing over {seeds} seeds: after {votes} random votes ranks span "
-        f"{curves[0][-1, 0]:.2f}, scores {curves[0][-1, 1]:.3f}; active needs {ends[0]:.0%} of the "
-        f"votes for the ranks, {ends[1]:.0%} for the scores, {ends[2]:.0%} for as few wrong orders"
+        f"pairing over {seeds} seeds: after {votes} random votes a rank is open to {rank:.2f} others, "
+        f"a score's interval is {score:.3f} wide; active needs {ends[0]:.0%} of the votes for the "
+        f"ranks, {ends[2]:.0%} for as few wrong orders, {ends[1]:.0%} for the scores (inf: not within as many), "
+        f"for which the best possible plan needs {best_plan(PAPER):.0%}; pairs falsely settled at "
+        f"the end: random {false:.2%}, active {curves[1][-1, 3]:.2%}"
     )
-    return ends[0]
+    return float(ends[0])
 
 
 def main() -> int:
