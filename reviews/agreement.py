@@ -37,7 +37,7 @@ def tables(ratings: Array, categories: int | None = None) -> Array:
 
     m is the number of ratings of the unit; units with fewer than two give zeros. Raises
     ValueError for a matrix that is not (R, U) or categories that are not whole numbers from 0.
-    Source: Krippendorff 2011, step 2.
+    Source: Krippendorff 2011.
     """
     if ratings.ndim != 2:
         raise ValueError(f"ratings must be (raters, units), not {ratings.shape}")
@@ -77,7 +77,7 @@ def distance(totals: Array, level: Level) -> Array:
 def alpha_of(coincidences: Array, level: Level = "nominal") -> Array:
     """Alpha of coincidence matrices (..., C, C); NaN where all ratings are of one category.
 
-    1 - (n - 1) sum(o d) / sum(n_c n_k d). Source: Krippendorff 2011, step 4.
+    1 - (n - 1) sum(o d) / sum(n_c n_k d). Source: Krippendorff 2011.
     """
     totals = coincidences.sum(axis=-1)
     apart = distance(totals, level)
@@ -197,8 +197,8 @@ def gwet(
 ) -> Measured:
     """Gwet's AC1 for rare categories, missing ratings allowed; interval over units.
 
-    Raises ValueError for fewer than 2 categories and as tables() does. Source: Gwet 2008, Eq. 6-8,
-    with the units' own numbers of ratings as in Gwet 2014, chapter 2.
+    Raises ValueError for fewer than 2 categories and as tables() does. Source: Gwet 2008,
+    with the units' own numbers of ratings as in Gwet 2014.
     """
     if categories < 2:
         raise ValueError("AC1 needs two categories or more")

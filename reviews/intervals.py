@@ -250,7 +250,7 @@ def percentiles(sample: Array, confidence: float = CONFIDENCE) -> Array:
 def rank_intervals(found: Bootstrap, confidence: float = CONFIDENCE) -> list[tuple[int, int]]:
     """Best and worst rank of each contestant within its group that the replicates support.
 
-    Percentiles of the ranks, 1 is best. Source: Goldstein and Spiegelhalter 1996, section 4.
+    Percentiles of the ranks, 1 is best. Source: Goldstein and Spiegelhalter 1996.
     """
     result = [(1, 1)] * found.scores.shape[1]
     for group in found.groups:
@@ -264,7 +264,7 @@ def rank_intervals(found: Bootstrap, confidence: float = CONFIDENCE) -> list[tup
 def simultaneous(found: Bootstrap, fit: Fit, confidence: float = CONFIDENCE) -> list[Estimate]:
     """Intervals that hold for all of a group's scores at once, by the largest |t| of each replicate.
 
-    Source: Westfall and Young 1993, section 2; Mogstad, Romano, Shaikh, Wilhelm 2024, section 3.
+    Source: Westfall and Young 1993; Mogstad, Romano, Shaikh, Wilhelm 2024.
     """
     result = [Estimate(0.0, 0.0, 0.0, 0.0)] * len(fit.scores)
     for group in found.groups:

@@ -89,7 +89,7 @@ def gains(fit: Fit, pending: Indices | None = None, aim: Aim = "ranking") -> Arr
 
     The loss "ranking" is the sum over pairs of P(wrong order) = Phi(-|d| / s), to first order in
     the variances, with WIDTH of it for "scores", the variance of the centred scores. Source:
-    weighted A-optimal design, Fedorov 1972, section 2.9; rank-one update by Sherman and Morrison.
+    weighted A-optimal design, Fedorov 1972; rank-one update by Sherman and Morrison.
     """
     k = len(fit.scores)
     covariance: Array = np.linalg.inv(knowledge(fit, pending)).astype(np.float64)

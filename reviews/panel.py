@@ -137,7 +137,7 @@ def judge(
     Category numbers, NaN for no vote, as in matrix(). Kappa is 1 - (1 - agreement) / (1 - chance)
     with chance from the pooled shares of both parties. Intervals draw whole comparisons; the gap's
     is paired. Raises ValueError for another shape. All NaN if nothing is shared. Source: the
-    design of HealthBench's meta-evaluation (Arora et al. 2025, section 8), chance by Scott 1955.
+    design of HealthBench's meta-evaluation (Arora et al. 2025), chance by Scott 1955.
     """
     if physicians.ndim != 2 or judged.shape != physicians.shape[1:]:
         raise ValueError(f"shapes do not fit: {physicians.shape} and {judged.shape}")

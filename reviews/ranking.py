@@ -58,7 +58,7 @@ class Fit:
 def slopes(d: Array, log_tie: Array, model: Model) -> Slopes:
     """What the fit needs of the model at d; log_tie must broadcast to d's shape.
 
-    Source: Davidson 1970, Eq. 2.3; Rao and Kupper 1967, Eq. 2.2-2.4.
+    Source: Davidson 1970; Rao and Kupper 1967.
     """
     if model == "davidson":
         half = d / 2

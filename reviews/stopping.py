@@ -55,7 +55,7 @@ def log_e(wins: int, losses: int, p: float = 0.5, prior: float = 1.0) -> float:
     E = B(prior + wins, prior + losses) / (B(prior, prior) p^wins (1-p)^losses), an expected
     value of 1 at most under p at whatever moment one looks. Raises ValueError for p outside
     (0, 1), a negative count or a prior that is not positive. Source: Robbins 1970; Howard et al.
-    2021, section 3; Ramdas et al. 2023.
+    2021; Ramdas et al. 2023.
     """
     if not 0 < p < 1 or wins < 0 or losses < 0 or prior <= 0:
         raise ValueError("p lies in (0, 1), counts are not below 0, the prior is positive")
@@ -106,7 +106,7 @@ def rater_log_e(net: Sequence[float]) -> float:
     Enter a rater when the share of pairs that the plan gave to them is done, and never change it:
     then the value holds at any look, whatever habits raters have, for physicians like these. It
     needs seven raters or more to reach 20. The bet is a mixture of fixed ones. Raises
-    ValueError outside [-1, 1]. Source: Waudby-Smith and Ramdas 2024, section 4 (betting).
+    ValueError outside [-1, 1]. Source: Waudby-Smith and Ramdas 2024 (betting).
     """
     values = np.asarray(net, np.float64)
     if len(values) and not bool((np.abs(values) <= 1).all()):
@@ -119,7 +119,7 @@ def rater_log_e(net: Sequence[float]) -> float:
 def design_effect(votes_per_rater: float, correlation: float) -> float:
     """How many dependent votes say as much as one independent: 1 + (m - 1) rho, 1 or more.
 
-    Source: Kish 1965, section 5.4.
+    Source: Kish 1965.
     """
     return max(1.0, 1 + (votes_per_rater - 1) * max(0.0, correlation))
 
@@ -128,7 +128,7 @@ def rater_correlation(wins: Sequence[int], losses: Sequence[int]) -> float:
     """Correlation of two decisive votes of one rater on a pair, by analysis of variance, in [0, 1].
 
     wins, losses: one number per rater. 0 for fewer than 2 raters with votes, or too few votes.
-    Source: Fleiss, Levin, Paik 2003, Eq. 15.14 (ANOVA estimator of Snedecor).
+    Source: Fleiss, Levin, Paik 2003 (ANOVA estimator of Snedecor).
     """
     y = np.asarray(wins, np.float64)
     n = y + np.asarray(losses, np.float64)
@@ -165,7 +165,7 @@ def detectable(
     """The smallest share of decisive wins above 1/2 that so many votes settle with this power.
 
     Two-sided 5 %, normal approximation; 1 where even unanimity would not. Raises ValueError for a
-    tie share outside [0, 1). Source: Fleiss, Levin, Paik 2003, section 2.5, turned round.
+    tie share outside [0, 1). Source: Fleiss, Levin, Paik 2003, turned round.
     """
     if not 0 <= tie_share < 1:
         raise ValueError("the tie share lies in [0, 1)")
