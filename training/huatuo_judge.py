@@ -290,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--multi", action="store_true", help="consultations, not single answers")
     parser.add_argument("--estimate", action="store_true", help="say what it would take, and stop")
     parser.add_argument("--partial", action="store_true", help="judge only the ids in both files")
-    parser.add_argument("--out", type=Path, default=Path("runs/huatuo-judge.json"))
+    parser.add_argument("--out", type=Path, default=Path("data/huatuo-judge.json"))
     options = parser.parse_args(arguments)
     try:
         return _run(options)

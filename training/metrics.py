@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--against", type=Path, help="another model's answers to the same questions"
     )
-    parser.add_argument("--out", type=Path, help="JSON; default runs/metrics/<answers>.json")
+    parser.add_argument("--out", type=Path, help="JSON; default data/metrics/<answers>.json")
     parser.add_argument("--partial", action="store_true", help="score only the ids in every file")
     parser.add_argument("--language", choices=("zh", "en"), default="zh", help="en: tokens 13a")
     parser.add_argument("--resamples", type=int, default=RESAMPLES)
@@ -167,7 +167,7 @@ def _measure(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
         for name, path in files.items()
         if path
     }
-    out = options.out or Path("runs/metrics") / f"{options.answers.stem}.json"
+    out = options.out or Path("data/metrics") / f"{options.answers.stem}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return result, out
