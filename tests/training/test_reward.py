@@ -21,7 +21,7 @@ from huatuo.models.trunk import Trunk, load_trunk
 from huatuo.prompts import encode
 from training import reward
 from training.answers import cache_states, encode_answer, encode_pairs
-from training.ensemble import REWARD, RewardEnsemble, pooled
+from training.ensemble import REWARD, RewardEnsemble, Scale, pooled
 from training.evidence import EVIDENCE, evidence_of
 from training.pairs import Counts, Judgement, Pair
 from training.reward import train
@@ -459,3 +459,25 @@ def write_empty(folder: Path) -> Path:
     path = folder / "empty.jsonl"
     path.write_text("")
     return path
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_member_scores_as_its_own_blocks_say_whether_they_moved_or_not(
+    loaded: tuple[Trunk, Any], moved: bool
+) -> None:
+    trunk, tokenizer = loaded
+    ids = torch.tensor([tokenizer("多喝水，注意休息。")["input_ids"]])
+    mask = torch.ones_like(ids)
+    judged = mask.bool() & (torch.arange(ids.shape[1]) >= 3)
+    member = trunk.branch(scalar=True)
+    if moved:
+        with torch.no_grad():
+            for parameter in member.blocks.parameters():
+                parameter.mul_(1.1)
+    with torch.no_grad():
+        states = trunk.states(ids, mask)
+        alone = pooled(member(states, mask), judged, "mean")
+    ensemble = RewardEnsemble(trunk, [member], "mean", Scale(1.0, 0.1, 0.0, 1.0))
+    assert isinstance(ensemble.members[0], torch.nn.Linear) is not moved
+    found = ensemble.scores(states, mask, judged)[0]
+    assert found.tolist() == pytest.approx(alone.tolist(), abs=1e-5)
