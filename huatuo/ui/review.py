@@ -36,7 +36,6 @@ def build(store: Store, pool: Pool, accounts: Accounts, language: Language) -> g
                     interactive=True,
                     elem_id="study",
                     scale=1,
-                    filterable=False,
                     allow_custom_value=True,  # the record knows the studies, also after a restart
                 )
                 progress = frame.html(elem_id="progress")
