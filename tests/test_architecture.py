@@ -136,11 +136,11 @@ def test_every_string_that_the_pages_name_exists() -> None:
 
 
 def test_chinese_stands_in_the_data_and_in_the_strings_only() -> None:
-    allowed = {"huatuo/ui/text.py", "huatuo/prompts.py", "huatuo/privacy.py", "huatuo/safety.py"}
+    allowed = {"huatuo/prompts.py", "huatuo/privacy.py", "huatuo/safety.py"}
     allowed |= {"huatuo/render.py", "huatuo/templates.py"}
     for path in (ROOT / "huatuo").rglob("*.py"):
         name = path.relative_to(ROOT).as_posix()
-        if name in allowed:
+        if name in allowed or name.startswith("huatuo/ui/text/"):
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         docs = {
