@@ -46,7 +46,8 @@ browser: $(TEST_STAMP)
 
 test: $(TEST_STAMP) browser
 	@echo "== Running the tests"
-	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)  # the browser's tests stay together in one of the two
+	@# One thread each: two workers whose threads wait for each other keep a browser from its turn.
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup $(ARGS)  # the browser's tests stay together in one of the two
 
 lint: $(TEST_STAMP)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy -p reviews -p huatuo

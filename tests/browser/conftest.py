@@ -42,7 +42,7 @@ SAYS = {
 CUT = object()
 """A step of an answer: the connection ends here, before the answer does."""
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE_MS = 30_000
+PATIENCE_MS = 90_000
 START_S = 240
 
 Step = str | int | threading.Event | object
