@@ -131,6 +131,31 @@ def by_field(votes: Sequence[VoteRow], field: Field) -> dict[str, list[PairResul
     return {name: pairs(part) for name, part in sorted(parts.items())}
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """One ranking before it is put into words: the votes as arrays, the fit and how sure it is."""
+
+    tally: Tally
+    fit: Fit
+    spread: intervals.Spread
+
+
+def fitted(votes: Votes, *, by: By | None = None, model: Model = "davidson") -> Fitted | None:
+    """Fit the model to the votes; None without any. See board() for `by` and the errors."""
+    return fit_tally(tally(votes), by=by, model=model)
+
+
+def fit_tally(read: Tally, *, by: By | None = None, model: Model = "davidson") -> Fitted | None:
+    """The same from votes that are arrays already."""
+    if not read.names:
+        return None
+    cells, counts, _ = count(read)
+    fit = ranking.fit(cells, counts, model)
+    few = read.raters < FEWEST_RATERS
+    chosen: By = by or ("case" if few and read.cases else "rater")
+    return Fitted(read, fit, intervals.spread(read, fit, chosen))
+
+
 def board(votes: Votes, *, by: By | None = None, model: Model = "davidson") -> Board:
     """Score every contestant. Never infinite, never a rank across unconnected groups.
 
@@ -138,29 +163,29 @@ def board(votes: Votes, *, by: By | None = None, model: Model = "davidson") -> B
     The order of the votes and swapping the sides change nothing but the sign of the side effect.
     Raises ValueError where `by` needs cases that the votes do not say.
     """
-    read = tally(votes)
-    if not read.names:
+    return board_of(fitted(votes, by=by, model=model))
+
+
+def board_of(found: Fitted | None) -> Board:
+    """The board of a fit that is there already; an empty one for None."""
+    if found is None:
         return Board((), (), None, 0.0, 0, 0, 0, "rater", ("no_votes",))
-    cells, counts, _ = count(read)
-    fit = ranking.fit(cells, counts, model)
-    few = read.raters < FEWEST_RATERS
-    chosen: By = by or ("case" if few and read.cases else "rater")
-    found = intervals.spread(read, fit, chosen)
-    joined = groups(cells)
+    read, fit, spread = found.tally, found.fit, found.spread
+    joined = groups(count(read)[0])
     notes = [key for key, holds in (
-        ("few_raters", few), ("one_cluster", found.clusters < 2),
-        ("separated", found.separated), ("not_comparable", len(joined) > 1)) if holds]  # fmt: skip
+        ("few_raters", read.raters < FEWEST_RATERS), ("one_cluster", spread.clusters < 2),
+        ("separated", spread.separated), ("not_comparable", len(joined) > 1)) if holds]  # fmt: skip
     k = read.models
-    side_error = math.sqrt(max(0.0, found.covariance[k, k]))
+    side_error = math.sqrt(max(0.0, spread.covariance[k, k]))
     return Board(
-        ratings=_ratings(read, fit, found, joined),
+        ratings=_ratings(read, fit, spread, joined),
         groups=tuple(tuple(read.names[i] for i in group) for group in joined),
-        side_effect=intervals.estimate(fit.side, side_error, found.quantile),
+        side_effect=intervals.estimate(fit.side, side_error, spread.quantile),
         tie=fit.tie,
         votes=int(read.number.sum()),
         raters=read.raters,
-        clusters=found.clusters,
-        clustered_by=chosen,
+        clusters=spread.clusters,
+        clustered_by=spread.by,
         notes=tuple(notes),
     )
 
