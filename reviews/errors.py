@@ -8,6 +8,8 @@
     ├ AlreadyVoted        the assignment already carries a vote
     ├ AssignmentClosed    skipped, reported or voted: no further step is possible
     ├ NameTaken           an account with this name exists
+    ├ IdentityTaken       another account is linked to this identity at a sign-in provider
+    ├ LastAdmin           nobody else could administer: not disabled, not given another role
     ├ StoreBusy           another process holds the folder, or held the database for too long
     ├ StoreFull           no space left for the database
     ├ StoreDamaged        the file is not a database, or its pages are broken
@@ -53,6 +55,14 @@ class AssignmentClosed(RecordError):
 
 class NameTaken(RecordError):
     """An account with this name (letter case aside) exists."""
+
+
+class IdentityTaken(RecordError):
+    """Another account is linked to this identity at a sign-in provider."""
+
+
+class LastAdmin(RecordError):
+    """The last open account of an administrator cannot be disabled or given another role."""
 
 
 class StoreBusy(RecordError):

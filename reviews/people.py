@@ -1,33 +1,43 @@
-"""Accounts, sessions, invitations and rate limits: plain rows, used by huatuo/accounts.py.
+"""Accounts, and who may sign in to them: plain rows, used by huatuo/accounts.py.
 
-Account changes are logged in the audit chain, without names and never with a hash or token.
-Moments go in as datetime or as seconds since 1970, and come out as datetime in UTC.
+Account changes are logged in the audit chain, without names and never with a hash, token or the
+identity at a sign-in provider. Sessions, one-time links and limits: reviews/passes.py.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from reviews import audit
-from reviews.database import Database
-from reviews.errors import NameTaken, UnknownAssignment
+from reviews.errors import IdentityTaken, LastAdmin, NameTaken, UnknownAssignment
+from reviews.passes import RESET, Invitation, Moment, Passes, SessionRow
 from reviews.records import clean_text, iso, moment
 
 if TYPE_CHECKING:
     import sqlite_utils
 
-Moment = datetime | float
+__all__ = ["RESET", "Identity", "Invitation", "Moment", "People", "SessionRow", "User"]
+
+ADMIN = "admin"
+"""The role of which one open account must remain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who somebody is at an OpenID provider: the provider's address and its own name for the person."""
+
+    issuer: str
+    subject: str
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One account. `disabled_at` is None while it may sign in."""
+    """One account. `disabled_at` is None while it may sign in; password_hash is "" without a password."""
 
     id: int
     name: str
@@ -35,46 +45,23 @@ class User:
     password_hash: str
     created_at: datetime
     disabled_at: datetime | None
+    identity: Identity | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRow:
-    """A session joined with its user; user_id None is a visitor (name and role then empty)."""
-
-    token_hash: str
-    user_id: int | None
-    name: str
-    role: str
-    expires_at: datetime
-    seen_at: datetime
-    disabled: bool
-    data: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Invitation:
-    """A one-time invitation; used_at is None while it may be used."""
-
-    token_hash: str
-    role: str
-    name: str
-    created_at: datetime
-    expires_at: datetime
-    used_at: datetime | None
-
-
-class People:
+class People(Passes):
     """Accounts and what belongs to them, in the record's database."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
-
-    # accounts
-
-    def add_user(self, name: str, role: str, password_hash: str, actor: int | str) -> User:
-        """Make an account. Raises NameTaken (letter case aside)."""
+    def add_user(
+        self,
+        name: str,
+        role: str,
+        password_hash: str,
+        actor: int | str | None,
+        identity: Identity | None = None,
+    ) -> User:
+        """Make an account; actor None: they themselves. Raises NameTaken (letter case aside), IdentityTaken."""
         with self.database.write() as db:
-            return self._add_user(db, name, role, password_hash, actor)
+            return self._add_user(db, name, role, password_hash, actor, identity)
 
     def _add_user(
         self,
@@ -83,6 +70,7 @@ class People:
         role: str,
         password_hash: str,
         actor: int | str | None,
+        identity: Identity | None,
     ) -> User:
         at, name = self.database.clock(), clean_text(name).strip()
         try:
@@ -96,7 +84,9 @@ class People:
         user_id = int(cursor.lastrowid or 0)
         who = user_id if actor is None else actor
         audit.append(db.conn, at, who, "user.add", f"user:{user_id}", None, {"role": role})
-        return User(user_id, name, role, password_hash, at, None)
+        if identity is not None:
+            self._link(db, {"id": user_id}, identity, who)
+        return User(user_id, name, role, password_hash, at, None, identity)
 
     def user(self, user_id: int) -> User | None:
         """The account with this id."""
@@ -106,36 +96,48 @@ class People:
         """The account with this name, letter case aside."""
         return self._find("name_key = ?", _name_key(clean_text(name).strip()))
 
+    def user_known_as(self, identity: Identity) -> User | None:
+        """The account that is linked to this identity."""
+        return self._find("oidc_issuer = ? AND oidc_subject = ?", *_columns(identity))
+
     def users(self) -> list[User]:
         """All accounts, oldest first."""
         with self.database.read() as db:
             return [_user(row) for row in db["users"].rows_where(order_by="id")]
 
-    def _find(self, where: str, value: int | str) -> User | None:
+    def _find(self, where: str, *values: Any) -> User | None:
         with self.database.read() as db:
-            return next((_user(row) for row in db["users"].rows_where(where, [value])), None)
+            return next((_user(row) for row in db["users"].rows_where(where, values)), None)
+
+    # changes
 
     def set_password(self, user_id: int, password_hash: str, actor: int | str) -> None:
         """Store a new hash and end all sessions of the account. Raises UnknownAssignment."""
         with self.database.write() as db:
-            old = _must_exist(db, user_id)
-            self._change(db, old, "password_hash", password_hash, actor, "user.password", None)
-            db.conn.execute("DELETE FROM sessions WHERE user_id = ?", (user_id,))
+            self._set_password(db, _must_exist(db, user_id), password_hash, actor)
 
     def set_role(self, user_id: int, role: str, actor: int | str) -> None:
-        """Give the account another role. Raises UnknownAssignment."""
+        """Give the account another role and end its sessions; its votes stay.
+
+        Raises UnknownAssignment, and LastAdmin when nobody else could administer.
+        """
         with self.database.write() as db:
             old = _must_exist(db, user_id)
-            self._change(db, old, "role", role, actor, "user.role", "role")
+            if role != ADMIN:
+                _keep_an_admin(db, old)
+            if old["role"] != role:
+                self._change(db, old, "role", role, actor, "user.role", "role")
+            self._end_everything(db, old)
 
     def disable(self, user_id: int, actor: int | str) -> None:
-        """Close the account and end its sessions; its votes stay. Raises UnknownAssignment."""
+        """Close the account and end its sessions; its votes stay. Raises UnknownAssignment, LastAdmin."""
         with self.database.write() as db:
             old = _must_exist(db, user_id)
+            _keep_an_admin(db, old)
             if old["disabled_at"] is None:
                 now = iso(self.database.clock())
                 self._change(db, old, "disabled_at", now, actor, "user.disable", None)
-            db.conn.execute("DELETE FROM sessions WHERE user_id = ?", (user_id,))
+            self._end_everything(db, old)
 
     def enable(self, user_id: int, actor: int | str) -> None:
         """Open a disabled account again. Raises UnknownAssignment."""
@@ -143,6 +145,79 @@ class People:
             old = _must_exist(db, user_id)
             if old["disabled_at"] is not None:
                 self._change(db, old, "disabled_at", None, actor, "user.enable", None)
+
+    def sign_out_everywhere(self, user_id: int, actor: int | str) -> int:
+        """End all sessions of the account; returns how many. Raises UnknownAssignment."""
+        with self.database.write() as db:
+            old = _must_exist(db, user_id)
+            at, subject = self.database.clock(), f"user:{old['id']}"
+            ended = self._end_everything(db, old)
+            audit.append(db.conn, at, actor, "user.sign_out", subject, None, {"sessions": ended})
+            return ended
+
+    def link_identity(self, user_id: int, identity: Identity | None, actor: int | str) -> None:
+        """Tie the account to an identity, or with None to none. Raises IdentityTaken, UnknownAssignment."""
+        with self.database.write() as db:
+            self._link(db, _must_exist(db, user_id), identity, actor)
+
+    # one-time links
+
+    def use_invitation(
+        self, token_hash: str, password_hash: str, identity: Identity | None = None
+    ) -> User:
+        """Turn a one-time link into an account, or into the new way in of one that exists; once.
+
+        Raises UnknownAssignment when it is unknown, used or over, or its account is disabled;
+        NameTaken, IdentityTaken. After an error the link can still be used.
+        """
+        with self.database.write() as db:
+            link = self._use_link(db, token_hash)
+            if link["role"] != RESET:
+                return self._add_user(db, link["name"], link["role"], password_hash, None, identity)
+            where = "name_key = ? AND disabled_at IS NULL"
+            old = next(iter(db["users"].rows_where(where, [_name_key(link["name"])])), None)
+            if old is None:
+                raise UnknownAssignment("the account of this link is disabled; ask for help")
+            if password_hash:
+                self._set_password(db, old, password_hash, old["id"])
+            if identity is not None:
+                self._link(db, old, identity, old["id"])
+            return _user(next(iter(db["users"].rows_where("id = ?", [old["id"]]))))
+
+    # inside
+
+    def _set_password(
+        self,
+        db: sqlite_utils.Database,
+        old: Mapping[str, Any],
+        password_hash: str,
+        actor: int | str,
+    ) -> None:
+        self._change(db, old, "password_hash", password_hash, actor, "user.password", None)
+        self._end_everything(db, old)
+
+    def _link(
+        self,
+        db: sqlite_utils.Database,
+        old: Mapping[str, Any],
+        identity: Identity | None,
+        actor: int | str,
+    ) -> None:
+        if identity is not None:
+            _must_be_free(db, identity, old["id"])
+        db.conn.execute(
+            "UPDATE users SET oidc_issuer = ?, oidc_subject = ? WHERE id = ?",
+            (*_columns(identity), old["id"]),
+        )
+        action = "user.link" if identity else "user.unlink"
+        at = self.database.clock()
+        audit.append(db.conn, at, actor, action, f"user:{old['id']}", None, None)
+
+    def _end_everything(self, db: sqlite_utils.Database, old: Mapping[str, Any]) -> int:
+        """Ends the account's sessions and its open links; returns how many sessions."""
+        self._end_links(db, old["name"], RESET)
+        done = db.conn.execute("DELETE FROM sessions WHERE user_id = ?", (old["id"],))
+        return int(done.rowcount)
 
     def _change(
         self,
@@ -161,166 +236,13 @@ class People:
         at = self.database.clock()
         audit.append(db.conn, at, actor, action, f"user:{old['id']}", before, after)
 
-    # sessions
-
-    def add_session(
-        self,
-        token_hash: str,
-        user_id: int | None,
-        expires_at: Moment,
-        data: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Store a session under the hash of its token."""
-        now = self.database.clock().timestamp()
-        with self.database.write() as db:
-            db.conn.execute(
-                "INSERT INTO sessions VALUES (?,?,?,?,?,?)",
-                (token_hash, user_id, now, now, _seconds(expires_at), json.dumps(data or {})),
-            )
-
-    def session(self, token_hash: str) -> SessionRow | None:
-        """The session with its user; expiry and `disabled` are for the caller to judge."""
-        with self.database.read() as db:
-            row = db.conn.execute(
-                "SELECT s.*, u.name, u.role, u.disabled_at FROM sessions s "
-                "LEFT JOIN users u ON u.id = s.user_id WHERE s.token_hash = ?",
-                (token_hash,),
-            ).fetchone()
-        if row is None:
-            return None
-        return SessionRow(
-            token_hash=row["token_hash"],
-            user_id=row["user_id"],
-            name=row["name"] or "",
-            role=row["role"] or "",
-            expires_at=_moment(row["expires_at"]),
-            seen_at=_moment(row["seen_at"]),
-            disabled=row["disabled_at"] is not None,
-            data=json.loads(row["data"]),
-        )
-
-    def touch_session(
-        self, token_hash: str, seen_at: Moment | None = None, expires_at: Moment | None = None
-    ) -> None:
-        """Note that the session was used; optionally move its end."""
-        seen = _seconds(seen_at if seen_at is not None else self.database.clock())
-        end = None if expires_at is None else _seconds(expires_at)
-        with self.database.write() as db:
-            db.conn.execute(
-                "UPDATE sessions SET seen_at = ?, expires_at = coalesce(?, expires_at) "
-                "WHERE token_hash = ?",
-                (seen, end, token_hash),
-            )
-
-    def end_session(self, token_hash: str) -> None:
-        """Sign out one session."""
-        with self.database.write() as db:
-            db.conn.execute("DELETE FROM sessions WHERE token_hash = ?", (token_hash,))
-
-    def end_sessions_of(self, user_id: int) -> None:
-        """Sign out a user everywhere."""
-        with self.database.write() as db:
-            db.conn.execute("DELETE FROM sessions WHERE user_id = ?", (user_id,))
-
-    def purge_sessions(self, now: Moment) -> int:
-        """Delete sessions that ended before `now`, and failures over 30 days old; returns sessions."""
-        end = _seconds(now)
-        with self.database.write() as db:
-            db.conn.execute("DELETE FROM failures WHERE at < ?", (end - 30 * 86400,))
-            done = db.conn.execute("DELETE FROM sessions WHERE expires_at <= ?", (end,))
-            return int(done.rowcount)
-
-    # invitations
-
-    def add_invitation(
-        self, token_hash: str, role: str, name: str, expires_at: Moment, actor: int | str
-    ) -> None:
-        """Store a one-time invitation under the hash of its token."""
-        at = self.database.clock()
-        with self.database.write() as db:
-            db.conn.execute(
-                "INSERT INTO invitations VALUES (?,?,?,?,?,NULL)",
-                (token_hash, role, clean_text(name).strip(), at.timestamp(), _seconds(expires_at)),
-            )
-            audit.append(
-                db.conn, at, actor, "invite", f"invitation:{token_hash[:12]}", None, {"role": role}
-            )
-
-    def invitation(self, token_hash: str) -> Invitation | None:
-        """The invitation; whether it is used or over is for the caller to say."""
-        with self.database.read() as db:
-            row = db.conn.execute(
-                "SELECT * FROM invitations WHERE token_hash = ?", (token_hash,)
-            ).fetchone()
-        if row is None:
-            return None
-        used = None if row["used_at"] is None else _moment(row["used_at"])
-        made, end = _moment(row["created_at"]), _moment(row["expires_at"])
-        return Invitation(token_hash, row["role"], row["name"], made, end, used)
-
-    def use_invitation(self, token_hash: str, password_hash: str) -> User:
-        """Turn an invitation into an account, once.
-
-        Raises UnknownAssignment when it is unknown, used or over; NameTaken.
-        """
-        now = self.database.clock().timestamp()
-        with self.database.write() as db:
-            row = db.conn.execute(
-                "UPDATE invitations SET used_at = ? WHERE token_hash = ? AND used_at IS NULL "
-                "AND expires_at > ? RETURNING role, name",
-                (now, token_hash, now),
-            ).fetchall()
-            if not row:
-                raise UnknownAssignment(
-                    "this invitation is unknown, used or over; ask for a new one"
-                )
-            return self._add_user(db, row[0]["name"], row[0]["role"], password_hash, None)
-
-    # limits
-
-    def take(self, key: str, capacity: float, refill_per_s: float, now: Moment) -> bool:
-        """Take one token from a bucket; False when it is empty. A clock that jumps back is harmless."""
-        at = _seconds(now)
-        with self.database.write() as db:
-            row = db.conn.execute("SELECT tokens, at FROM buckets WHERE key = ?", (key,)).fetchone()
-            tokens = float(capacity)
-            if row is not None:
-                gone = max(0.0, at - row["at"])
-                tokens = min(float(capacity), row["tokens"] + gone * refill_per_s)
-            granted = tokens >= 1.0
-            db.conn.execute(
-                "INSERT INTO buckets VALUES (?,?,?) "
-                "ON CONFLICT(key) DO UPDATE SET tokens = excluded.tokens, at = excluded.at",
-                (key, tokens - granted, at),
-            )
-            return granted
-
-    def failures(self, key: str, since: Moment) -> int:
-        """How many failures were noted for a key since a moment."""
-        with self.database.read() as db:
-            return int(db["failures"].count_where("key = ? AND at >= ?", [key, _seconds(since)]))
-
-    def add_failure(self, key: str, now: Moment) -> None:
-        """Note a failure."""
-        with self.database.write() as db:
-            db.conn.execute("INSERT INTO failures (key, at) VALUES (?,?)", (key, _seconds(now)))
-
-    def clear_failures(self, key: str) -> None:
-        """Forget the failures of a key."""
-        with self.database.write() as db:
-            db.conn.execute("DELETE FROM failures WHERE key = ?", (key,))
-
 
 def _name_key(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold()
 
 
-def _seconds(at: Moment) -> float:
-    return at.timestamp() if isinstance(at, datetime) else float(at)
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+def _columns(identity: Identity | None) -> tuple[str | None, str | None]:
+    return (identity.issuer, identity.subject) if identity else (None, None)
 
 
 def _must_exist(db: sqlite_utils.Database, user_id: int) -> Mapping[str, Any]:
@@ -330,7 +252,23 @@ def _must_exist(db: sqlite_utils.Database, user_id: int) -> Mapping[str, Any]:
     return row
 
 
+def _must_be_free(db: sqlite_utils.Database, identity: Identity, but_for: int) -> None:
+    where = "oidc_issuer = ? AND oidc_subject = ? AND id <> ?"
+    if db["users"].count_where(where, [*_columns(identity), but_for]):
+        raise IdentityTaken("another account is linked to this identity; sign in with that one")
+
+
+def _keep_an_admin(db: sqlite_utils.Database, leaving: Mapping[str, Any]) -> None:
+    """Inside the transaction that takes one away: two admins may disable each other at once."""
+    if leaving["role"] != ADMIN or leaving["disabled_at"] is not None:
+        return
+    where = "role = ? AND disabled_at IS NULL AND id <> ?"
+    if not db["users"].count_where(where, [ADMIN, leaving["id"]]):
+        raise LastAdmin("this is the last administrator; make another one first")
+
+
 def _user(row: Mapping[str, Any]) -> User:
+    known = row.get("oidc_subject") is not None
     return User(
         row["id"],
         row["name"],
@@ -338,4 +276,5 @@ def _user(row: Mapping[str, Any]) -> User:
         row["password_hash"],
         moment(row["created_at"]),
         moment(row["disabled_at"]) if row["disabled_at"] else None,
+        Identity(row["oidc_issuer"], row["oidc_subject"]) if known else None,
     )

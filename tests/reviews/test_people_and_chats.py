@@ -50,7 +50,7 @@ def test_a_new_password_or_disabling_ends_every_session(people: People, clock: A
     for change in (
         lambda: people.set_password(user.id, "h2", "system"),
         lambda: people.disable(user.id, "system"),
-        lambda: people.end_sessions_of(user.id),
+        lambda: people.sign_out_everywhere(user.id, "system"),
     ):
         people.add_session("t1", user.id, end)
         people.add_session("t2", user.id, end.timestamp())
