@@ -16,6 +16,7 @@ READERS = {  # the first pattern that fits counts
     "models/*.toml": "huatuo.config:ModelConfig",
     "protocols/*.toml": "huatuo.config:Protocol",
     "nano/corpus.toml": "training.corpus:CorpusConfig",
+    "nano/argument.toml": "training.argument:ArgumentConfig",
     "*judge*.toml": "training.feedback:LlmJudgeConfig",
     "*dpo*.toml": "training.dpo:PreferenceConfig",
     "*refine*.toml": "training.refine:RefineConfig",
