@@ -117,6 +117,22 @@ def raw_agreement(ratings: Array) -> float:
     return float(np.trace(o) / o.sum()) if o.sum() else float("nan")
 
 
+def raw(
+    ratings: Array, *, rng: np.random.Generator | None = None, replicates: int = 1000
+) -> Measured:
+    """raw_agreement() with an interval over units. Raises ValueError as tables() does."""
+    each = tables(ratings)
+    paired = each[each.sum(axis=(1, 2)) > 0]
+    equal, total = np.trace(paired, axis1=1, axis2=2), paired.sum(axis=(1, 2))
+
+    def measure(weights: Array) -> Array:
+        seen = weights @ total
+        return np.asarray(weights @ equal / np.where(seen > 0, seen, np.nan), np.float64)
+
+    value = float(measure(np.ones((1, len(paired))))[0])
+    return Measured(value, *_over_units(measure, len(paired), rng, replicates), len(paired))
+
+
 def kappa_of(table: Array, weights: Weights = "none") -> Array:
     """Cohen's kappa of tables (..., C, C) of two raters; NaN where chance explains everything.
 

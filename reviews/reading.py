@@ -1,0 +1,120 @@
+"""Reads from the record all that a study's findings need: votes, protocol, styles, what was left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reviews import audit, style
+from reviews.errors import BadStudy
+from reviews.protocol import Study
+from reviews.records import VoteRow
+from reviews.store import Store
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+Looks = dict[str, tuple[float, float]]
+"""Comparison id to what style.differences() says of contestant a's answers minus b's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A study's pairs: filed comparisons, and given-out ones that are open, skipped or reported."""
+
+    comparisons: int
+    open: int
+    skipped: int
+    reported: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One study as the record has it; name "" is all studies together, which have no protocol.
+
+    votes: standing ones without those left out for an identity leak, which `leaks` holds.
+    adjudicated: the same with a senior's verdict in place of the votes that disagreed. seq,
+    last_hash: of the log's last row, before anything was read.
+    """
+
+    name: str
+    study: Study | None
+    votes: tuple[VoteRow, ...]
+    leaks: tuple[VoteRow, ...]
+    adjudicated: tuple[VoteRow, ...]
+    looks: Looks
+    queue: Queue
+    seq: int
+    last_hash: str
+
+
+def read(store: Store, name: str = "") -> Reading:
+    """A study's reading; name "" for all. Raises BadStudy for a name that the record does not know."""
+    seq, last_hash = mark(store)
+    with store.database.read() as db:
+        if name and name not in (known := _names(db)):
+            there = ", ".join(known) or "none yet"
+            raise BadStudy(f"{name}: no such study in {store.database.path}; there are: {there}")
+        looks, queue = _looks(db, name or None), _queue(db, name or None)
+    rows = store.votes(name or None)
+    adjudicated = store.votes(name or None, adjudicated=True)
+    return Reading(
+        name=name,
+        study=store.study(name) if name else None,
+        votes=tuple(row for row in rows if not row.identity_leak),
+        leaks=tuple(row for row in rows if row.identity_leak),
+        adjudicated=tuple(row for row in adjudicated if not row.identity_leak),
+        looks=looks,
+        queue=queue,
+        seq=seq,
+        last_hash=last_hash,
+    )
+
+
+def mark(store: Store) -> tuple[int, str]:
+    """The log's last row, its number and hash: as long as it stays, so do all findings."""
+    with store.database.read() as db:
+        row = db.conn.execute("SELECT max(seq) FROM audit").fetchone()
+        return int(row[0] or 0), audit.last_hash(db)
+
+
+def _names(db: sqlite_utils.Database) -> list[str]:
+    query = (
+        "SELECT study FROM comparisons UNION SELECT study FROM cases UNION SELECT name FROM studies"
+    )
+    return sorted(row[0] for row in db.conn.execute(query))
+
+
+def _looks(db: sqlite_utils.Database, study: str | None) -> Looks:
+    texts: dict[str, dict[str, list[str]]] = {}
+    for comparison, side, text in db.conn.execute(
+        "SELECT x.comparison_id, x.side, x.text FROM answers x "
+        "JOIN turns t ON t.comparison_id = x.comparison_id AND t.number = x.number "
+        "AND t.attempt = x.attempt JOIN comparisons c ON c.id = x.comparison_id "
+        "WHERE ? IS NULL OR c.study = ? ORDER BY x.comparison_id, x.number",
+        (study, study),
+    ):
+        texts.setdefault(comparison, {"a": [], "b": []})[side].append(text)
+    return {
+        comparison: style.differences("\n".join(sides["a"]), "\n".join(sides["b"]))
+        for comparison, sides in texts.items()
+    }
+
+
+def _queue(db: sqlite_utils.Database, study: str | None) -> Queue:
+    chosen = "(:study IS NULL OR c.study = :study)"
+    comparisons = db.conn.execute(
+        f"SELECT count(*) FROM comparisons c WHERE {chosen}", {"study": study}
+    ).fetchone()[0]
+    states = Counter(
+        dict(
+            tuple(row)
+            for row in db.conn.execute(
+                "SELECT s.state, count(*) FROM assignments s JOIN comparisons c "
+                f"ON c.id = s.comparison_id WHERE {chosen} GROUP BY s.state",
+                {"study": study},
+            )
+        )
+    )
+    return Queue(comparisons, states["open"], states["skipped"], states["reported"])

@@ -1,0 +1,87 @@
+"""Whether the result hangs on a choice of the analysis: the main difference under other choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from reviews import intervals, stats, verdicts
+from reviews.intervals import By
+from reviews.ranking import Model
+from reviews.records import VoteRow
+from reviews.stated import Stated, of_estimate
+from reviews.stats import Fitted
+from reviews.verdicts import Headline
+
+Choice = Literal[
+    "main",
+    "by_rater",
+    "by_case",
+    "rao_kupper",
+    "without_fast",
+    "without_gold",
+    "adjudicated",
+    "with_leaks",
+]
+
+MOST_PAIRS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """score(first) - score(second) in log-odds under one choice of the analysis."""
+
+    choice: Choice
+    first: str
+    second: str
+    difference: Stated
+    votes: int
+
+
+def variants(
+    votes: Sequence[VoteRow],
+    leaks: Sequence[VoteRow],
+    adjudicated: Sequence[VoteRow],
+    gold: Mapping[str, str],
+    main: Fitted | None,
+    headline: Headline,
+) -> tuple[Variant, ...]:
+    """The pairs most voted on under each choice that changes something; () for no votes."""
+    if main is None:
+        return ()
+    pairs = [(d.result.first, d.result.second) for d in headline.duels[:MOST_PAIRS]]
+    fits: list[tuple[Choice, Fitted | None]] = [("main", main)]
+    for by in ("rater", "case"):
+        if by != main.spread.by and (main.tally.cases if by == "case" else main.tally.raters) > 1:
+            fits.append((f"by_{by}", stats.fit_tally(main.tally, by=by)))  # type: ignore[arg-type]
+    fits.append(("rao_kupper", _fit(votes, main.spread.by, "rao_kupper")))
+    slower = [v for v in votes if not v.fast]
+    real = [v for v in votes if v.comparison_id not in gold]
+    for choice, kept in (
+        ("without_fast", slower),
+        ("without_gold", real),
+        ("adjudicated", adjudicated),
+        ("with_leaks", [*votes, *leaks]),
+    ):
+        if kept and [v.assignment_id for v in kept] != [v.assignment_id for v in votes]:
+            fits.append((choice, _fit(kept)))  # type: ignore[arg-type]
+    return tuple(
+        Variant(choice, first, second, *_difference(found, first, second))
+        for choice, found in fits
+        for first, second in pairs
+        if found is not None and {first, second} <= set(found.tally.names)
+    )
+
+
+def _fit(
+    votes: Sequence[VoteRow], by: By | None = None, model: Model = "davidson"
+) -> Fitted | None:
+    return verdicts.fit_votes(votes) if by is None else stats.fitted(votes, by=by, model=model)
+
+
+def _difference(found: Fitted, first: str, second: str) -> tuple[Stated, int]:
+    every = intervals.contrasts(found.tally, found.fit, found.spread)
+    one = next(c for c in every if (c.first, c.second) == (first, second))
+    total = int(found.tally.number.sum())
+    return of_estimate(one.difference, total, clusters=found.spread.clusters), total
