@@ -1,7 +1,8 @@
-"""one prompt to a server that speaks the OpenAI protocol: tries, a cap on calls, answers kept on disk, errors told apart.
+"""one prompt to a server that speaks the OpenAI protocol: tries, caps on spending, answers kept on disk, errors told apart.
 
-What is asked and how an answer is read belongs to the judges (training/feedback.py, training/huatuo_judge.py). A server
-that answers for another model than the one asked is refused, for its verdicts would count as that model's.
+What is asked and how an answer is read belongs to the judges (training/judge.py, huatuo_judge.py, feedback.py). A
+server that answers for another model than the one asked is refused, for its verdicts would count as that model's. A
+JSON schema is sent as `response_format`; a server that refuses it is asked without, and the answer is read as strictly.
 """
 
 import hashlib
@@ -9,19 +10,23 @@ import json
 import os
 import random
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import httpx2
 from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAI, OpenAIError
+from openai.types.chat import ChatCompletion
 from pydantic import Field
 
 from huatuo.config import is_safe_url
 from huatuo.errors import Busy, ConfigError, EngineError, Refused, Truncated, Unavailable
 from huatuo.privacy import mask
 from huatuo.toml import Settings
+from training.spending import REPLY_TOKENS, Limits, Purse, count_tokens
 
 TRIES = 3
 WAIT_S = 0.5
@@ -32,7 +37,24 @@ CONNECT_S = 5.0
 _DATED = re.compile(r"-(\d{4}|\d{4}-\d{2}-\d{2}|\d{8})")
 """What a server may add to the name that was asked for: gpt-4 answers as gpt-4-0613."""
 
+_UNSUITABLE = (400, 413, 422)
+"""Statuses that speak of one request and not of the server: too long, or not as the server wants it."""
+
 Parsed = TypeVar("Parsed")
+
+
+class Rejected(Refused):
+    """The server does not take this one prompt (HTTP 400, 413 or 422)."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One draw of one prompt. schema: the answer's JSON schema, None for free text; temperature: None sends none."""
+
+    prompt: str
+    number: int = 0
+    temperature: float | None = None
+    schema: Mapping[str, Any] | None = None
 
 
 class EndpointConfig(Settings):
@@ -47,32 +69,56 @@ class EndpointConfig(Settings):
     leaves_country: bool = Field(
         default=True, description="whether texts leave the country; then identifiers are masked"
     )
-    max_calls: int = Field(default=2000, ge=1, description="calls paid for at most, per judge")
+    max_calls: int = Field(default=2000, ge=1, description="calls paid for at most, per run")
+    max_total_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="tokens paid for at most, sent and received, per run; 0: no cap",
+    )
+    max_cost: float = Field(
+        default=0.0, ge=0, description="spent at most, per run, in the prices' currency; 0: no cap"
+    )
+    price_in: float = Field(default=0.0, ge=0, description="per million tokens sent")
+    price_out: float = Field(default=0.0, ge=0, description="per million tokens received")
     max_tokens: int = Field(default=400, ge=16, description="longest explanation, in tokens")
+    tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field(
+        default="max_tokens", description="what the server calls that limit"
+    )
     timeout_s: float = Field(default=60.0, gt=0, description="for one call")
     cache: str = Field(default="data/judge-cache", description="folder of answered calls")
 
 
 class Endpoint:
-    """The connection to one model. calls: requests sent, tries included.
+    """The connection to one model, for several threads at once. purse: what this run has spent.
 
-    Raises ConfigError for an unsafe address or a missing key.
+    Raises ConfigError for an unsafe address, a missing key, or a cap on cost without prices.
     """
 
     def __init__(self, config: EndpointConfig, cache: Path | None = None) -> None:
         if not is_safe_url(config.base_url):
             raise ConfigError("base_url: must be https, or http on this machine")
+        if config.max_cost and not (config.price_in or config.price_out):
+            raise ConfigError("max_cost: needs price_in and price_out")
         key = os.environ.get(config.api_key_env, "") if config.api_key_env else "none"
         if not key:
             raise ConfigError(
                 f"api_key_env: the environment variable {config.api_key_env} is not set"
             )
         self.name = f"llm:{config.model}"
-        self.calls = 0
+        self.purse = Purse(
+            Limits(
+                config.max_calls,
+                config.max_total_tokens,
+                config.max_cost,
+                config.price_in,
+                config.price_out,
+            )
+        )
+        self.cache = cache if cache is not None else Path(config.cache)
         self._config = config
-        self._cache = cache if cache is not None else Path(config.cache)
+        self._takes_schema: bool | None = None  # not known before the first answer
         secure = config.base_url.startswith("https:")
-        self._client = OpenAI(
+        self.client = OpenAI(
             api_key=key,
             base_url=config.base_url,
             max_retries=0,
@@ -83,9 +129,14 @@ class Endpoint:
             ),
         )
 
+    @property
+    def calls(self) -> int:
+        """Requests sent, tries included."""
+        return self.purse.calls
+
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self.client.close()
 
     def shown(self, text: str) -> str:
         """The text as it may be sent: identifiers masked if it leaves the country."""
@@ -100,62 +151,127 @@ class Endpoint:
         tries: int = TRIES,
         number: int = 0,
     ) -> Parsed:
+        """As answer(), for a prompt in free text. number: of several draws of one prompt, each kept by itself."""
+        return self.answer(Question(prompt, number, temperature), parse, tries=tries)
+
+    def answer(
+        self, question: Question, parse: Callable[[str], Parsed], *, tries: int = TRIES
+    ) -> Parsed:
         """What `parse` makes of the model's answer; one it raises ValueError for is asked anew, `tries` in all.
 
-        temperature: None sends none (the server's own). number: of several draws of one prompt, each kept by itself.
-        Kept answers are not asked again. Raises Busy, Refused, Unavailable, Truncated for answers that break off or
-        that `parse` cannot read, or ConfigError when max_calls is used up.
+        Kept answers are not asked again. Raises Busy, Refused (Rejected for this prompt only), Unavailable, Truncated
+        for answers that break off or that `parse` cannot read, or CapReached, a ConfigError.
         """
-        digest = self._digest(prompt, number)
-        kept = self._cache / digest[:2] / f"{digest}.json"
-        said = _read_kept(kept, prompt, parse)
+        said = self.kept(question, parse)
         if said is not None:
             return parse(said)
-        for attempt in range(1, TRIES + 1):
+        attempt, doubted = 1, False
+        while True:
             try:
-                said = self._call(prompt, temperature)
+                said, usage = self._call(question)
                 parsed = parse(said)
             except (OpenAIError, httpx2.HTTPError, ValueError) as error:
+                if self._may_be_the_schema(error, question):
+                    # Asked without; if that is refused too, the prompt was the cause.
+                    self._takes_schema, doubted = False, True
+                    continue
+                if doubted and isinstance(error, APIStatusError):
+                    self._takes_schema = None
                 spent = isinstance(error, ValueError) and attempt >= tries
                 wait = None if spent else _wait_s(error, attempt)
                 if wait is None:
-                    raise self._as_engine_error(error) from None
+                    raise self.as_engine_error(error) from None
                 time.sleep(wait)
+                attempt += 1
                 continue
-            _keep(kept, self._config.model, prompt, said)
+            self.keep(question, said, usage)
             return parsed
-        raise Unavailable(f"{self.name}: no answer")  # not reached: the last wait is None
+
+    def kept(self, question: Question, parse: Callable[[str], object] = str) -> str | None:
+        """The readable answer to this draw of the prompt that lies on disk, or None."""
+        return _read_kept(self._file(question), question.prompt, parse)
 
     def has_kept(self, prompt: str, number: int = 0) -> bool:
         """Whether an answer to this draw of the prompt lies on disk."""
-        digest = self._digest(prompt, number)
-        kept = self._cache / digest[:2] / f"{digest}.json"
-        return _read_kept(kept, prompt, str) is not None
+        return self.kept(Question(prompt, number)) is not None
 
-    def _digest(self, prompt: str, number: int) -> str:
-        draw = f"\n{number}" if number else ""
-        return hashlib.sha256(f"{self._config.model}\n{prompt}{draw}".encode()).hexdigest()
+    def key(self, question: Question) -> str:
+        """What an answer is kept under: SHA-256 of model, prompt and number."""
+        draw = f"\n{question.number}" if question.number else ""
+        text = f"{self._config.model}\n{question.prompt}{draw}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
-    def _call(self, prompt: str, temperature: float | None) -> str:
+    def keep(self, question: Question, said: str, usage: tuple[float, float] | None) -> None:
+        """Write an answer to disk, whole or not at all."""
+        file = self._file(question)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+        row = {"model": self._config.model, "prompt": question.prompt, "said": said, "usage": usage}
+        temporary.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+        temporary.replace(file)
+
+    def body(self, question: Question, *, with_schema: bool = True) -> dict[str, Any]:
+        """The request, as the protocol has it."""
         config = self._config
-        if self.calls >= config.max_calls:
-            raise ConfigError(
-                f"max_calls: the {self.calls:,} calls allowed are used up; what was judged is kept, raise it to go on"
-            )
-        self.calls += 1
-        more: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+        body: dict[str, Any] = {
+            "model": config.model,
+            "messages": [{"role": "user", "content": question.prompt}],
+        }
+        if question.temperature is not None:
+            body["temperature"] = question.temperature
         if config.max_tokens:
-            more["max_tokens"] = config.max_tokens
-        answer = self._client.chat.completions.create(
-            model=config.model,
-            messages=[{"role": "user", "content": prompt}],
-            **more,
-        )
+            body[config.tokens_key] = config.max_tokens
+        if question.schema is not None and with_schema:
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "strict": True, "schema": question.schema},
+            }
+        return body
+
+    def read(self, answer: ChatCompletion) -> tuple[str, tuple[float, float] | None]:
+        """(text, (tokens sent, tokens received) or None) of a finished answer.
+
+        Raises ValueError for one that broke off or was declined, Refused for one of another model.
+        """
         choices = getattr(answer, "choices", None)
         if not choices or choices[0].finish_reason != "stop":
             raise ValueError("the judge did not finish")
         self._check_model(str(getattr(answer, "model", None) or ""))
-        return choices[0].message.content or ""
+        return choices[0].message.content or "", usage_of(answer)
+
+    def size(self, question: Question) -> tuple[float, float]:
+        """(tokens sent, tokens received at most) as expected before the call."""
+        config = self._config
+        sent = count_tokens(question.prompt, config.model)
+        if question.schema is not None:
+            sent += count_tokens(json.dumps(question.schema), config.model)
+        return sent, float(config.max_tokens or REPLY_TOKENS)
+
+    def _file(self, question: Question) -> Path:
+        digest = self.key(question)
+        return self.cache / digest[:2] / f"{digest}.json"
+
+    def _call(self, question: Question) -> tuple[str, tuple[float, float] | None]:
+        asks_schema = self._takes_schema is not False
+        size = self.size(question)
+        self.purse.reserve(*size)
+        used, guess = None, False
+        try:
+            body = self.body(question, with_schema=asks_schema)
+            answer: ChatCompletion = self.client.chat.completions.create(**body)
+            used, guess = usage_of(answer), True
+        except APITimeoutError:
+            guess = True  # the server may have worked, and charge, all the same
+            raise
+        finally:
+            self.purse.settle(size, used, guess)
+        if question.schema is not None and asks_schema:
+            self._takes_schema = True
+        return self.read(answer)
+
+    def _may_be_the_schema(self, error: Exception, question: Question) -> bool:
+        refused = isinstance(error, APIStatusError) and error.status_code in (400, 422)
+        return refused and question.schema is not None and self._takes_schema is None
 
     def _check_model(self, answered: str) -> None:
         asked = self._config.answers_as or self._config.model
@@ -166,19 +282,34 @@ class Endpoint:
                 "if that is the one you mean, set answers_as"
             )
 
-    def _as_engine_error(self, error: Exception) -> EngineError:
+    def as_engine_error(self, error: Exception) -> EngineError:
+        """What a failure of the client or of reading means, without the server's words."""
         if isinstance(error, APIStatusError):
             status = error.status_code
             if status in (429, 503):
                 return Busy(f"{self.name} is overloaded (HTTP {status}); try again in a minute")
             if status >= 500 or status in (408, 409):
                 return Unavailable(f"{self.name}: the server failed (HTTP {status})")
+            if status in _UNSUITABLE:
+                return Rejected(
+                    f"{self.name}: the server refused the request (HTTP {status}); too long for the model, or a "
+                    "setting it does not know (temperature, tokens_key)"
+                )
             return Refused(f"{self.name}: the server refused (HTTP {status}); check model and key")
         if isinstance(error, OpenAIError | httpx2.HTTPError):
             return Unavailable(f"{self.name}: no connection; is the server running?")
         return Truncated(
             f"{self.name}: {TRIES} answers without a readable verdict in the last line"
         )
+
+
+def usage_of(answer: ChatCompletion) -> tuple[float, float] | None:
+    """(tokens sent, tokens received) as the server tells, None if it does not."""
+    usage = getattr(answer, "usage", None)
+    sent, received = (getattr(usage, key, None) for key in ("prompt_tokens", "completion_tokens"))
+    if not isinstance(sent, int) or not isinstance(received, int) or min(sent, received) < 0:
+        return None
+    return float(sent), float(received)
 
 
 def _wait_s(error: Exception, attempt: int) -> float | None:
@@ -207,11 +338,3 @@ def _read_kept(file: Path, prompt: str, parse: Callable[[str], object]) -> str |
         return str(row["said"]) if row["prompt"] == prompt else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _keep(file: Path, model: str, prompt: str, said: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    row = {"model": model, "prompt": prompt, "said": said}
-    temporary.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
-    temporary.replace(file)

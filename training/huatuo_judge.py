@@ -25,6 +25,7 @@ from reviews.stats import wilson
 from training.answer_files import Said, align, read_answers
 from training.data import BadData
 from training.endpoint import TRIES, Endpoint, EndpointConfig
+from training.spending import REPLY_TOKENS, Estimate, count_tokens
 
 _REQUIREMENTS = (
     "Requirements: The response should be to the point and adress the problem of user. The description of symptoms "
@@ -64,8 +65,6 @@ POINTS: dict[Label, tuple[int, int]] = {"better": (10, 0), "worse": (0, 10), "eq
 _TURNED: dict[Label, Label] = {"better": "worse", "worse": "better", "equal": "equal"}
 _SAYS = r"Assistant {} is (`?)([bB]etter than|[wW]orse than|[eE]qual to)\1 Assistant {}"
 _FIRST, _SECOND = (re.compile(_SAYS.format(*pair)) for pair in ((1, 2), (2, 1)))
-_REPLY_TOKENS = 400
-"""Assumed length of a reply, for the estimate."""
 
 
 class HuatuoJudgeConfig(EndpointConfig):
@@ -73,11 +72,6 @@ class HuatuoJudgeConfig(EndpointConfig):
 
     max_tokens: int = Field(
         default=0, ge=0, description="longest reply, in tokens; 0 sends no limit"
-    )
-    price_in: float = Field(default=0.0, ge=0, description="per million tokens sent")
-    price_out: float = Field(default=0.0, ge=0, description="per million tokens received")
-    max_cost: float = Field(
-        default=0.0, ge=0, description="refuse a run estimated above this, in the prices' currency"
     )
 
 
@@ -123,21 +117,6 @@ class Ruling:
         """Whether the two orders name different winners."""
         there, back = (order.label for order in self.orders)
         return there is not None and there == back and there != "equal"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Before a run. calls: still to be made if every try succeeds; at_most: if all three are needed every time.
-
-    tokens_in, tokens_out: for `calls`, roughly (1.3 per Chinese character, 0.3 per other, 400 per reply); cost in the
-    currency of the prices, None where none is given.
-    """
-
-    calls: int
-    at_most: int
-    tokens_in: int
-    tokens_out: int
-    cost: float | None
 
 
 def label_of(reply: str) -> Label | None:
@@ -225,8 +204,8 @@ class HuatuoJudge:
             for prompt, number in ((there, 0), (back, again)):
                 if not self.endpoint.has_kept(prompt, number):
                     calls += 1
-                    size += sum(1.3 if char > "\u2e7f" else 0.3 for char in prompt)
-        received = calls * _REPLY_TOKENS
+                    size += count_tokens(prompt, self._config.model)
+        received = calls * REPLY_TOKENS
         priced = bool(self._config.price_in or self._config.price_out)
         cost = (size * self._config.price_in + received * self._config.price_out) / 1e6
         return Estimate(calls, calls * TRIES, round(size), received, cost if priced else None)
@@ -238,8 +217,6 @@ class HuatuoJudge:
             raise ConfigError(
                 f"max_calls: {estimate.calls:,} calls are needed and {config.max_calls:,} allowed"
             )
-        if config.max_cost and estimate.cost is None:
-            raise ConfigError("max_cost: needs price_in and price_out")
         if config.max_cost and estimate.cost is not None and estimate.cost > config.max_cost:
             raise ConfigError(
                 f"max_cost: about {estimate.cost:.2f} expected and {config.max_cost:.2f} allowed"
@@ -305,16 +282,12 @@ def _run(options: argparse.Namespace) -> int:
     ids = align(ours, theirs, options.b.name, partial=options.partial)
     pairs = [(ours[id], theirs[id]) for id in ids]
     estimate = judge.estimate(pairs, options.multi)
-    cost = "no prices given" if estimate.cost is None else f"about {estimate.cost:.2f}"
-    print(
-        f"{len(pairs)} cases: {estimate.calls} calls, {estimate.at_most} at most; about "
-        f"{estimate.tokens_in:,} tokens sent and {estimate.tokens_out:,} received; cost: {cost}"
-    )
+    print(f"{len(pairs)} cases: {estimate}")
     judge.check(estimate)
     if options.estimate:
         return 0
     rulings = [judge.judge(a, b, options.multi) for a, b in pairs]
-    result = {"judge": judge.endpoint.name, "calls": judge.endpoint.calls, **summarise(rulings)}
+    result = {"judge": judge.endpoint.name, **judge.endpoint.purse.spent(), **summarise(rulings)}
     result["rulings"] = [asdict(r) | {"outcome": r.outcome, "scores": r.scores} for r in rulings]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", "utf-8")
