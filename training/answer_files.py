@@ -2,7 +2,8 @@
 
 A row is {"id", "answer"} and, if known, "question", "references" (a list of texts), "label". Also read as the answer:
 model_output, output, response; a list of [patient, doctor] pairs is a consultation. As the question: query. As the
-reference: reference (one text). As the label: intent, department, Department, Doctor faculty.
+reference: reference (one text). As the label: intent, department, Department, Doctor faculty; those are kept apart too
+(`label` as an intent, as in the group's files).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,9 @@ from training.rows import Source, id_of, json_rows
 
 _ANSWER = ("answer", "model_output", "output", "response")
 _QUESTION = ("question", "query")
-_LABEL = ("label", "intent", "department", "Department", "Doctor faculty")
+_INTENT = ("intent", "label")
+_DEPARTMENT = ("department", "Department", "Doctor faculty")
+_LABEL = ("label", "intent", *_DEPARTMENT)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Said:
     label: str = ""
     turns: tuple[tuple[str, str], ...] = ()
     place: str = ""
+    intent: str = ""
+    department: str = ""
 
 
 def read_answers(path: Path) -> dict[str, Said]:
@@ -119,6 +124,8 @@ def _said(row: dict[str, Any], place: str) -> Said:
         _first(row, _LABEL, place),
         turns,
         place,
+        _first(row, _INTENT, place),
+        _first(row, _DEPARTMENT, place),
     )
 
 
