@@ -35,7 +35,9 @@ CASE_SEED = 1000
 class ArgumentConfig(Settings):
     """One reproduction: configs/nano/argument.toml."""
 
-    seeds: tuple[int, ...] = Field(min_length=1, description="one round of training for each")
+    seeds: tuple[int, ...] = Field(
+        strict=False, min_length=1, description="one round of training for each"
+    )
     bundled_seed: int | None = Field(
         default=None, description="the seed whose fine-tunings are those of huatuo/nano"
     )
