@@ -3,6 +3,7 @@
 Defaults live here; a file holds only what differs. Reading and its guards: huatuo/toml.py.
 """
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = [
     "Generation",
     "InsidePath",
     "ModelConfig",
+    "OpenIdConfig",
     "Protocol",
     "Settings",
     "Texts",
@@ -31,6 +33,39 @@ __all__ = [
     "read_toml",
     "settings_of",
 ]
+
+
+class OpenIdConfig(Settings):
+    """The table [openid] of configs/app.toml; without an issuer nobody signs in that way."""
+
+    issuer: str = Field(default="", description="the provider's address, as its documents name it")
+    client_id: str = Field(default="", max_length=200)
+    client_secret_env: str = Field(
+        default="",
+        pattern=r"^([A-Z][A-Z0-9_]{0,63})?$",
+        description="environment variable with the secret; empty: a public client, PKCE alone",
+    )
+    title: str = Field(default="", max_length=40, description="on the button, such as a hospital")
+    role_of_new: Literal["", "physician"] = Field(
+        default="", description="role of people who are not known yet; empty: they stay out"
+    )
+    hosts: Texts = Field(
+        default=(), description="further hosts that the provider's own addresses may lie on"
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "OpenIdConfig":
+        if not self.issuer:
+            stray = sorted(self.model_fields_set - {"issuer"})
+            if stray:
+                raise ValueError(f"{stray[0]} has no effect without an issuer; add it")
+            return self
+        if not is_safe_url(self.issuer):
+            raise ValueError("issuer must be https, or http on this machine; no user, no query")
+        for key in ("client_id", "title"):
+            if not getattr(self, key).strip():
+                raise ValueError(f"{key} is missing; an issuer needs it")
+        return self
 
 
 class AppConfig(Settings):
@@ -71,6 +106,32 @@ class AppConfig(Settings):
     votes_per_hour: int = Field(default=600, ge=1)
     sign_in_failures: int = Field(default=5, ge=1, le=100, description="then the account is locked")
     lock_minutes: int = Field(default=15, ge=1, le=10_080)
+    password_length: int = Field(
+        default=10,
+        ge=8,
+        le=64,
+        description="least characters; NIST SP 800-63B-4 asks for 15 where nothing else is asked for",
+    )
+    trusted_proxies: Texts = Field(
+        default=(), description="addresses or networks whose X-Forwarded-For is believed"
+    )
+    openid: OpenIdConfig = Field(
+        default=OpenIdConfig(), description="sign-in by an OpenID Connect provider; off if empty"
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                network = ipaddress.ip_network(proxy)
+            except ValueError:
+                raise ValueError(
+                    "must hold addresses or networks, such as 127.0.0.1 or 10.1.0.0/16"
+                ) from None
+            if network.prefixlen == 0:
+                raise ValueError("must not hold everybody; name the proxies")
+        return proxies
 
     @field_validator("public_url")
     @classmethod

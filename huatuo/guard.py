@@ -19,9 +19,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from huatuo.accounts import Language, Role, host_of
 from huatuo.config import AppConfig
 from huatuo.errors import AccessError, Forbidden, InputError, NotSignedIn
+from huatuo.identity import Language, Role, host_of
 from reviews.errors import RecordError
 
 log = logging.getLogger(__name__)

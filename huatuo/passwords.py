@@ -23,10 +23,22 @@ LEAST_SCORE = 3
 """zxcvbn's: at least 10^8 guesses, safe against guessing at the sign-in and slow hashes."""
 _SERVICE = ("huatuo", "huatuogpt", "review")
 _FAVOURITES = frozenset(
-    (
-        "woaini1314 woaini1314520 woaini5201314 5201314520 1314520520 a123456789 aa12345678 "
-        "abcd123456 qq123456789 1qaz2wsx3edc zaq12wsxcde huatuogpt123 huatuo12345 yisheng123456"
-    ).split()
+    [
+        "woaini1314",
+        "woaini1314520",
+        "woaini5201314",
+        "5201314520",
+        "1314520520",
+        "a123456789",
+        "aa12345678",
+        "abcd123456",
+        "qq123456789",
+        "1qaz2wsx3edc",
+        "zaq12wsxcde",
+        "huatuogpt123",
+        "huatuo12345",
+        "yisheng123456",
+    ]
 )
 PASSWORD_PROBLEMS = {
     "short": "is too short",

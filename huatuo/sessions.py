@@ -4,6 +4,7 @@ They stand inside those of huatuo/guard.py: Sessions, then OwnEvents.
 """
 
 import hashlib
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Container, Mapping
@@ -94,9 +95,55 @@ def set_cookie(accounts: Accounts, token: str, days: int) -> str:
 
 
 def remote_of(scope: Scope) -> str:
-    """The address of the connection. Forwarding headers are never believed."""
+    """Where limits count a request: an IPv4 address, or the /64 network that one IPv6 client owns.
+
+    Forwarding headers count only behind the trusted_proxies of configs/app.toml (huatuo/web.py).
+    """
     client = scope.get("client")
-    return str(client[0]) if client else ""
+    return _network(str(client[0]), 32, 64) if client else ""
+
+
+def seen_of(scope: Scope) -> dict[str, str]:
+    """What the list of sessions shows: a rough address, the browser and the system, no more."""
+    client, agent = scope.get("client"), Headers(scope=scope).get("user-agent", "")
+    browser = next((name for mark, name in _BROWSERS if mark in agent), "")
+    system = next((name for mark, name in _SYSTEMS if mark in agent), "")
+    seen = {"from": _network(str(client[0]), 24, 48) if client else "", "browser": browser}
+    return {key: value for key, value in {**seen, "system": system}.items() if value}
+
+
+def _network(address: str, bits_v4: int, bits_v6: int) -> str:
+    """The address with its last bits cut off; what is no address stays as it is, cut."""
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(known, ipaddress.IPv6Address) and known.ipv4_mapped:
+        known = known.ipv4_mapped
+    bits = bits_v4 if known.version == 4 else bits_v6
+    network = ipaddress.ip_network((known, bits), strict=False)
+    return str(known) if bits == 32 else str(network)
+
+
+_BROWSERS = (  # the first mark that is found counts: most browsers name others too
+    ("MicroMessenger/", "WeChat"),
+    ("Edg", "Edge"),
+    ("OPR/", "Opera"),
+    ("Firefox/", "Firefox"),
+    ("FxiOS/", "Firefox"),
+    ("Chrome/", "Chrome"),
+    ("CriOS/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+_SYSTEMS = (
+    ("HarmonyOS", "HarmonyOS"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Android", "Android"),
+    ("Windows", "Windows"),
+    ("Mac OS X", "macOS"),
+    ("Linux", "Linux"),
+)
 
 
 def came_from_elsewhere(headers: Mapping[str, str]) -> bool:

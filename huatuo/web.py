@@ -2,7 +2,7 @@
 
 Every page is mounted twice, at /zh/NAME/ and /en/NAME/. The table of what may be asked at all is
 `route_table`; anything else is 404. The steps a request passes are in huatuo/guard.py and
-huatuo/sessions.py, the plain pages in huatuo/ui/signin.py.
+huatuo/sessions.py, the pages without script in huatuo/ui/plain.py, signin.py, account.py and provider.py.
 """
 
 import os
@@ -52,7 +52,7 @@ from huatuo.guard import (
     language_in,
 )
 from huatuo.sessions import OwnEvents, Sessions
-from huatuo.ui import frame, signin
+from huatuo.ui import account, frame, plain, signin
 from huatuo.ui.files import gradio_asset, static_file, static_url
 from huatuo.ui.text import LANGUAGES, Language, say
 from reviews.errors import RecordError
@@ -99,6 +99,12 @@ def route_table(pages: Sequence[Page], routes: Sequence[Route] = ()) -> list[Rul
         Rule("POST", f"{_L}/sign-out", None),
         Rule("GET POST", rf"{_L}/invite/[\w-]{{43}}", None),
         Rule("GET POST", f"{_L}/account", "physician", "document"),
+        Rule(
+            "POST",
+            f"{_L}/account/(end-session|sign-out-everywhere|unlink)",
+            "physician",
+            "document",
+        ),
     ]
     for page in pages:
         at = f"{_L}/{re.escape(page.name)}"
@@ -134,7 +140,9 @@ def build_app(
     )
     titles = {page.name: page.role for page in pages}
     functions: dict[str, Container[int]] = {}  # filled as the pages are mounted, below
-    app.include_router(signin.router(accounts, titles))
+    ways = signin.Ways(accounts, titles)
+    app.include_router(signin.router(accounts, ways))
+    app.include_router(account.router(accounts))
     for route in routes:
         app.add_api_route(
             route.path, route.endpoint, methods=list(route.methods), response_model=None
@@ -144,13 +152,13 @@ def build_app(
     app.add_middleware(CORSMiddleware, allow_origins=[])
     app.add_middleware(Document)
     app.add_middleware(OwnEvents, functions=functions)
-    app.add_middleware(Sessions, accounts=accounts, again_page=signin.again_page)
+    app.add_middleware(Sessions, accounts=accounts, again_page=plain.again_page)
     app.add_middleware(Origins)
     app.add_middleware(AllowList, rules=route_table(pages, routes))
     app.add_middleware(Bodies)
     app.add_middleware(Hosts, config=config)
     app.add_middleware(
-        Border, config=config, error_page=signin.error_page, error_words=signin.error_words
+        Border, config=config, error_page=plain.error_page, error_words=plain.error_words
     )
     for language in LANGUAGES:
         for page in pages:
@@ -159,12 +167,14 @@ def build_app(
 
 
 def uvicorn_config(app: FastAPI, config: AppConfig) -> uvicorn.Config:
-    """How the app is served: no forwarding header is believed, no path is written to a log."""
+    """How the app is served: no path is written to a log, and X-Forwarded-For is believed only from
+    the trusted proxies: the right-most address in it that is none of them is the client's."""
     return uvicorn.Config(
         app,
         host=config.host,
         port=config.port,
-        proxy_headers=False,
+        proxy_headers=bool(config.trusted_proxies),
+        forwarded_allow_ips=list(config.trusted_proxies),
         server_header=False,
         access_log=False,
         log_level="warning",

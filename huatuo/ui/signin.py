@@ -1,212 +1,156 @@
-"""the plain pages: sign in, accept an invitation, change the password, and errors. No script needed."""
+"""the pages of signing in and of one-time links: an invitation, or a new password."""
 
 import html as escape
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from huatuo import accounts as rules
-from huatuo.accounts import PASSWORD_LIMIT, Accounts, Role, Session
-from huatuo.errors import AccessError, Forbidden, InputError, LockedOut, NotSignedIn
-from huatuo.sessions import remote_of, set_cookie
-from huatuo.ui.files import static_url
-from huatuo.ui.text import TEXT, Language, say
+from huatuo.accounts import Accounts, Role
+from huatuo.errors import AccessError, Forbidden, LockedOut, NotSignedIn
+from huatuo.identity import cookie, has_role
+from huatuo.sessions import remote_of, seen_of, set_cookie
+from huatuo.ui.plain import field, form_of, plain, problem_box, username
+from huatuo.ui.text import Language, say
+from reviews.people import RESET, Invitation
+
+HOME = {"adjudicator": "compare", "physician": "compare", "researcher": "results", "admin": "admin"}
+"""The first page of each role."""
 
 
-def plain(title: str, body: str, language: Language, *, path: str = "", head: str = "") -> str:
-    """A whole page. title: text; body: our own HTML; path: what follows the language in the URL."""
-    other: Language = "en" if language == "zh" else "zh"
-    lang = {"zh": "zh-CN", "en": "en"}
-    switch = (
-        f'<a href="/{other}/{path}" hreflang="{lang[other]}" lang="{lang[other]}" '
-        f'aria-label="{say("frame.language_label", language)}">{say("frame.language", language)}</a>'
-    )
-    return f"""<!doctype html>
-<html lang="{lang[language]}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape.escape(title)} · {say("app.name", language)}</title>
-<link rel="icon" href="/favicon.ico">
-<link rel="stylesheet" href="{static_url("style.css")}">
-<link rel="stylesheet" href="{static_url("forms.css")}">
-<script src="{static_url("page.js")}"></script>{head}
-</head>
-<body>
-<header class="frame"><div class="bar plain-bar">
-<a class="brand" href="/{language}/">{say("app.name", language)}</a>
-<span class="tools">{switch if path else ""}
-<button type="button" data-theme aria-label="{say("frame.theme", language)}">◐</button></span>
-</div><p class="limits">{say("notice.limits", language)}</p></header>
-<main class="plain" id="main"><h1>{escape.escape(title)}</h1>
-{body}
-</main>
-</body>
-</html>
-"""
-
-
-def error_words(status: int, language: Language) -> str:
-    """What a refusal means, as a sentence; Gradio shows it on the page when one of its calls was refused."""
-    return say(f"web.{status}" if f"web.{status}" in TEXT else "web.error", language)
-
-
-def error_page(status: int, code: str, language: Language) -> str:
-    """What a person reads when a request was refused."""
-    known = f"web.{status}" if f"web.{status}" in TEXT else "web.error"
-    words = escape.escape(error_words(status, language))
-    number = f'<p class="quiet">{escape.escape(code)}</p>' if status == 500 else ""
-    links = f'<p><a href="/{language}/">{say("web.home", language)}</a></p>'
-    if status == 401:
-        links = f'<p><a href="/{language}/sign-in">{say("signin.title", language)}</a></p>' + links
-    title = say(f"{known}.title" if f"{known}.title" in TEXT else "web.error.title", language)
-    return plain(title, f"<p>{words}</p>{number}{links}", language)
-
-
-def again_page(language: Language) -> str:
-    """A page that asks for itself once more, this time with the strict cookie."""
-    head = '\n<meta http-equiv="refresh" content="0">'
-    body = f'<p><a href="">{say("web.go_on", language)}</a></p>'
-    return plain(say("web.go_on", language), body, language, head=head)
-
-
-def _field(name: str, kind: str, language: Language, hint: str, value: str = "") -> str:
-    return (
-        f'<label>{say(f"signin.{name}", language)}<input name="{name}" type="{kind}" required '
-        f'maxlength="{PASSWORD_LIMIT}" autocomplete="{hint}" value="{escape.escape(value)}"></label>'
-    )
-
-
-def _username(name: str) -> str:
-    """For the browser's password manager; not shown and not read by us."""
-    value = escape.escape(name)
-    return f'<input type="text" name="name" value="{value}" autocomplete="username" hidden>'
-
-
-def _problem(words: str) -> str:
-    return f'<p class="problem" role="alert">{escape.escape(words)}</p>' if words else ""
-
-
-def sign_in_page(language: Language, there: str, problem: str = "", name: str = "") -> str:
-    """The form for name and password. there: a path that was checked before."""
+def sign_in_page(
+    language: Language, there: str, problem: str = "", name: str = "", provider: str = ""
+) -> str:
+    """The form for name and password. there: a path that was checked before; provider: its title."""
     after = f"?next={there}" if there else ""
-    body = f"""{_problem(problem)}<form method="post" action="/{language}/sign-in{after}">
-{_field("name", "text", language, "username", name)}
-{_field("password", "password", language, "current-password")}
+    body = f"""{problem_box(problem)}<form method="post" action="/{language}/sign-in{after}">
+{field("name", "text", language, "username", name)}
+{field("password", "password", language, "current-password")}
 <button>{say("signin.submit", language)}</button></form>
+{provider_form(language, provider, f'<input type="hidden" name="next" value="{there}">')}
 <p class="quiet hint">{say("signin.help", language)}</p>"""
     return plain(say("signin.title", language), body, language, path=f"sign-in{after}")
 
 
-def invite_page(language: Language, token: str, name: str, role: str, problem: str = "") -> str:
-    """The form for the first password of a new account."""
-    words = say(
-        "signin.invited", language, name=escape.escape(name), role=say(f"role.{role}", language)
-    )
-    body = f"""<p>{words}</p>{_problem(problem)}
+def provider_form(language: Language, title: str, hidden: str = "", more: str = "") -> str:
+    """The button that leads to the provider of this title; nothing without one. hidden, more: fields."""
+    if not title:
+        return ""
+    words = say("openid.go", language, title=escape.escape(title))
+    return f"""<p class="or">{say("openid.or", language)}</p>
+<form method="post" action="/{language}/openid">{hidden}{more}
+<button class="second">{words}</button></form>"""
+
+
+def invite_page(
+    language: Language,
+    token: str,
+    found: Invitation,
+    shortest: int,
+    problem: str = "",
+    provider: str = "",
+) -> str:
+    """The form for the password behind a one-time link."""
+    name, again = escape.escape(found.name), found.role == RESET
+    role = "" if again else say(f"role.{found.role}", language)
+    words = say("signin.reset" if again else "signin.invited", language, name=name, role=role)
+    hidden = f'<input type="hidden" name="invitation" value="{token}">'
+    body = f"""<p>{words}</p>{problem_box(problem)}
 <form method="post" action="/{language}/invite/{token}">
-{_username(name)}
-{_field("new", "password", language, "new-password")}
-{_field("again", "password", language, "new-password")}
+{username(found.name)}
+{field("new", "password", language, "new-password")}
+{field("again", "password", language, "new-password")}
 <button>{say("signin.accept", language)}</button></form>
-<p class="quiet hint">{say("signin.rule", language)}</p>"""
-    return plain(say("signin.welcome", language), body, language, path=f"invite/{token}")
+{provider_form(language, provider, hidden)}
+<p class="quiet hint">{say("signin.rule", language, shortest=shortest)}</p>"""
+    title = say("signin.reset_title" if again else "signin.welcome", language)
+    return plain(title, body, language, path=f"invite/{token}")
 
 
-def account_page(language: Language, session: Session, problem: str = "", done: str = "") -> str:
-    """Name and role, the form for another password, and the button that signs out."""
-    role = say(f"role.{session.role}", language)
-    told = f'<p class="done" role="status">{escape.escape(done)}</p>' if done else ""
-    body = f"""<p>{escape.escape(session.name)} · {role}</p>{told}
-<form method="post" action="/{language}/sign-out">
-<button class="second">{say("frame.sign_out", language)}</button></form>
-<h2>{say("signin.change", language)}</h2>{_problem(problem)}
-<form method="post" action="/{language}/account">
-{_username(session.name)}
-{_field("old", "password", language, "current-password")}
-{_field("new", "password", language, "new-password")}
-{_field("again", "password", language, "new-password")}
-<button>{say("signin.change", language)}</button></form>
-<p class="quiet hint">{say("signin.rule", language)}</p>"""
-    return plain(say("frame.account", language), body, language, path="account")
+def used_page(language: Language) -> str:
+    """What stands behind a link that was used, withdrawn or is too old."""
+    body = f"<p>{say('signin.used', language)}</p>"
+    return plain(say("signin.used_title", language), body, language)
 
 
-def explain(error: Exception, language: Language) -> str:
-    """An error of signing in, in words."""
+def explain(error: Exception, language: Language, minutes: int) -> str:
+    """An error of signing in, in words. minutes: how long an account stays locked."""
     if isinstance(error, NotSignedIn):
         return say("signin.wrong", language)
     if isinstance(error, LockedOut):
-        return say("signin.locked", language)
+        return say("signin.locked", language, minutes=minutes)
     return say("signin.too_fast", language)
 
 
-async def form_of(request: Request) -> dict[str, str]:
-    """The fields of a posted form. Raises InputError when the body is none."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        raise InputError("not a form")
-    body = (await request.body()).decode("utf-8", "replace")
-    try:
-        return dict(parse_qsl(body, keep_blank_values=True, max_num_fields=20))
-    except ValueError as error:
-        raise InputError("not a form") from error
-
-
-def password_words(new: str, again: str, name: str, language: Language) -> str:
+def password_words(accounts: Accounts, new: str, again: str, name: str, language: Language) -> str:
     """Why this pair of passwords cannot be used, in words; empty when it can."""
     if new != again:
         return say("signin.differ", language)
-    problem = rules.password_problem(new, name)
-    return say(f"signin.problem_{problem}", language) if problem else ""
+    problem = accounts.password_problem(new, name)
+    shortest = accounts.config.password_length
+    return say(f"signin.problem_{problem}", language, shortest=shortest) if problem else ""
 
 
-def router(accounts: Accounts, pages: dict[str, Role]) -> APIRouter:
-    """The routes of the plain pages. pages: name and least role, to know where to go next."""
-    routes = APIRouter()
-    days = accounts.config.session_days
+class Ways:
+    """Where somebody goes after signing in. pages: name and least role."""
 
-    def then(path: str, token: str) -> Response:
-        response = RedirectResponse(path, 303)
-        response.headers.append("set-cookie", set_cookie(accounts, token, days))
-        return response
+    def __init__(self, accounts: Accounts, pages: dict[str, Role]) -> None:
+        self._accounts = accounts
+        self._pages = pages
 
-    def checked(there: str | None, language: Language) -> str:
-        paths = {f"/{language}/{name}/" for name in pages}
+    def checked(self, there: str | None, language: Language) -> str:
+        """The page of ours that `next` names, in this language; "" for anything else."""
+        paths = {f"/{language}/{name}/" for name in self._pages}
         other = f"/{there.split('/')[2]}/" if there and there.count("/") == 3 else ""
         path = f"/{language}{other}"
         return path if path in paths else ""
 
-    def home(token: str, language: Language) -> str:
-        session = accounts.session_of(token, language)
-        open_to = [n for n, role in pages.items() if session and rules.has_role(session, role)]
-        wanted = {"physician": "compare", "researcher": "results", "admin": "admin"}
-        name = wanted.get(session.role if session else "", "")
+    def home(self, token: str, language: Language) -> str:
+        """The first page of the session's role."""
+        session = self._accounts.session_of(token, language)
+        pages = self._pages.items()
+        open_to = [n for n, role in pages if session and has_role(session, role)]
+        name = HOME.get(session.role if session else "", "")
         return f"/{language}/{name if name in open_to else open_to[0] if open_to else ''}/"
+
+    def enter(self, path: str, token: str) -> Response:
+        """Leads to the path with the session's cookie."""
+        response = RedirectResponse(path, 303)
+        days = self._accounts.config.session_days
+        response.headers.append("set-cookie", set_cookie(self._accounts, token, days))
+        return response
+
+
+def router(accounts: Accounts, ways: Ways) -> APIRouter:
+    """The routes of signing in and out, and of one-time links."""
+    routes = APIRouter()
+    config, provider = accounts.config, accounts.config.openid.title
 
     @routes.get("/{language}/sign-in")
     def show_sign_in(language: Language, next: str = "") -> HTMLResponse:
-        return HTMLResponse(sign_in_page(language, checked(next, language)))
+        there = ways.checked(next, language)
+        return HTMLResponse(sign_in_page(language, there, provider=provider))
 
     @routes.post("/{language}/sign-in")
     async def sign_in(request: Request, language: Language, next: str = "") -> Response:
         form = await form_of(request)
-        name, there = form.get("name", ""), checked(next, language)
-        old = rules.cookie(request, accounts.cookie_name)
-        remote, password = remote_of(request.scope), form.get("password", "")
+        name, there = form.get("name", ""), ways.checked(next, language)
+        old = cookie(request, accounts.cookie_name)
+        remote, seen = remote_of(request.scope), seen_of(request.scope)
+        given = (name, form.get("password", ""), remote, old, seen)
         try:
-            token = await run_in_threadpool(accounts.sign_in, name, password, remote, old)
+            token = await run_in_threadpool(accounts.sign_in, *given)
         except AccessError as error:
             status = 401 if isinstance(error, NotSignedIn) else 429
-            page = sign_in_page(language, there, explain(error, language), name[:64])
+            words = explain(error, language, config.lock_minutes)
+            page = sign_in_page(language, there, words, name[:64], provider)
             return HTMLResponse(page, status)
-        return then(there or home(token, language), token)
+        return ways.enter(there or ways.home(token, language), token)
 
     @routes.post("/{language}/sign-out")
     def sign_out(request: Request, language: Language) -> Response:
-        accounts.sign_out(rules.cookie(request, accounts.cookie_name))
+        accounts.sign_out(cookie(request, accounts.cookie_name))
         response = RedirectResponse(f"/{language}/", 303)
         response.headers.append("set-cookie", set_cookie(accounts, "", 0))
         return response
@@ -215,56 +159,26 @@ def router(accounts: Accounts, pages: dict[str, Role]) -> APIRouter:
     def show_invite(language: Language, token: str) -> HTMLResponse:
         found = accounts.invitation(token)
         if found is None:
-            return HTMLResponse(_used(language), 403)
-        return HTMLResponse(invite_page(language, token, found.name, found.role))
+            return HTMLResponse(used_page(language), 403)
+        shortest = config.password_length
+        return HTMLResponse(invite_page(language, token, found, shortest, provider=provider))
 
     @routes.post("/{language}/invite/{token}")
     async def accept(request: Request, language: Language, token: str) -> Response:
         form = await form_of(request)
         found = await run_in_threadpool(accounts.invitation, token)
         if found is None:
-            return HTMLResponse(_used(language), 403)
-        new = form.get("new", "")
-        words = password_words(new, form.get("again", ""), found.name, language)
+            return HTMLResponse(used_page(language), 403)
+        new, again = form.get("new", ""), form.get("again", "")
+        words = password_words(accounts, new, again, found.name, language)
         if words:
-            page = invite_page(language, token, found.name, found.role, words)
+            page = invite_page(language, token, found, config.password_length, words, provider)
             return HTMLResponse(page, 422)
-        old = rules.cookie(request, accounts.cookie_name)
+        old, seen = cookie(request, accounts.cookie_name), seen_of(request.scope)
         try:
-            opened = await run_in_threadpool(accounts.accept, token, new, old)
+            opened = await run_in_threadpool(accounts.accept, token, new, old, seen)
         except Forbidden:
-            return HTMLResponse(_used(language), 403)
-        return then(home(opened, language), opened)
-
-    @routes.get("/{language}/account")
-    def show_account(request: Request, language: Language) -> HTMLResponse:
-        return HTMLResponse(account_page(language, accounts.require(request, "physician")))
-
-    @routes.post("/{language}/account")
-    async def change_password(request: Request, language: Language) -> Response:
-        session = await run_in_threadpool(accounts.require, request, "physician")
-        form = await form_of(request)
-        old, new = form.get("old", ""), form.get("new", "")
-        words = password_words(new, form.get("again", ""), session.name, language)
-        if words:
-            return HTMLResponse(account_page(language, session, words), 422)
-        remote = remote_of(request.scope)
-        try:
-            token = await run_in_threadpool(accounts.change_password, session, old, new, remote)
-        except AccessError as error:
-            status = 403 if isinstance(error, NotSignedIn) else 429
-            page = account_page(language, session, explain(error, language))
-            return HTMLResponse(page, status)
-        response = HTMLResponse(
-            account_page(language, session, done=say("signin.changed", language))
-        )
-        response.headers.append("set-cookie", set_cookie(accounts, token, days))
-        return response
+            return HTMLResponse(used_page(language), 403)
+        return ways.enter(ways.home(opened, language), opened)
 
     return routes
-
-
-def _used(language: Language) -> str:
-    return plain(
-        say("signin.used_title", language), f"<p>{say('signin.used', language)}</p>", language
-    )

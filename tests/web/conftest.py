@@ -129,7 +129,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         time.sleep(0.02)
     site = Site(f"http://127.0.0.1:{config.port}", accounts, people, app, config)
     site.cookies["visitor"] = accounts.visit()
-    for role in ("physician", "researcher", "admin"):
+    for role in ("physician", "adjudicator", "researcher", "admin"):
         site.cookies[role] = site.token(role, role)
     yield site
     server.should_exit = True

@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from huatuo import accounts as rules
-from huatuo.accounts import Accounts, password_problem
+from huatuo.accounts import Accounts
 from huatuo.config import AppConfig
 from huatuo.errors import Forbidden, InputError, LockedOut, NotSignedIn, TooFast
+from huatuo.passwords import password_problem
 from huatuo.ui import frame
 from huatuo.web import Page, build_app
 from reviews.database import Database

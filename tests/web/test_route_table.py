@@ -7,29 +7,32 @@ import httpx
 import pytest
 from starlette.routing import Mount
 
-ROLES = ("none", "visitor", "physician", "researcher", "admin")
+ROLES = ("none", "visitor", "physician", "adjudicator", "researcher", "admin")
 TOKEN = "A" * 43
 
-# Our own routes: (method, path) -> status for none, visitor, physician, researcher, admin.
+# Our own routes: (method, path) -> status for each of ROLES.
 OWN = {
-    ("GET", "/"): (303, 303, 303, 303, 303),
-    ("GET", "/{language}"): (303, 303, 303, 303, 303),
-    ("GET", "/{language}/"): (303, 303, 303, 303, 303),
-    ("GET", "/healthz"): (200, 200, 200, 200, 200),
-    ("GET", "/favicon.ico"): (200, 200, 200, 200, 200),
-    ("GET", "/static/{name}"): (200, 200, 200, 200, 200),
-    ("GET", "/assets/{name}"): (404, 404, 404, 404, 404),  # no file of this name
-    ("GET", "/{language}/sign-in"): (200, 200, 200, 200, 200),
-    ("POST", "/{language}/sign-in"): (422, 422, 422, 422, 422),  # the body is no form
-    ("POST", "/{language}/sign-out"): (303, 303, 303, 303, 303),
-    ("GET", "/{language}/invite/{token}"): (403, 403, 403, 403, 403),  # unknown
-    ("POST", "/{language}/invite/{token}"): (422, 422, 422, 422, 422),
-    ("GET", "/{language}/account"): (303, 303, 200, 200, 200),
-    ("POST", "/{language}/account"): (303, 303, 422, 422, 422),
-    ("GET", "/{language}/{name}"): (308, 308, 308, 308, 308),  # /zh/chat
+    ("GET", "/"): (303, 303, 303, 303, 303, 303),
+    ("GET", "/{language}"): (303, 303, 303, 303, 303, 303),
+    ("GET", "/{language}/"): (303, 303, 303, 303, 303, 303),
+    ("GET", "/healthz"): (200, 200, 200, 200, 200, 200),
+    ("GET", "/favicon.ico"): (200, 200, 200, 200, 200, 200),
+    ("GET", "/static/{name}"): (200, 200, 200, 200, 200, 200),
+    ("GET", "/assets/{name}"): (404, 404, 404, 404, 404, 404),  # no file of this name
+    ("GET", "/{language}/sign-in"): (200, 200, 200, 200, 200, 200),
+    ("POST", "/{language}/sign-in"): (422, 422, 422, 422, 422, 422),  # the body is no form
+    ("POST", "/{language}/sign-out"): (303, 303, 303, 303, 303, 303),
+    ("GET", "/{language}/invite/{token}"): (403, 403, 403, 403, 403, 403),  # unknown
+    ("POST", "/{language}/invite/{token}"): (422, 422, 422, 422, 422, 422),
+    ("GET", "/{language}/account"): (303, 303, 200, 200, 200, 200),
+    ("POST", "/{language}/account"): (303, 303, 422, 422, 422, 422),
+    ("POST", "/{language}/account/end-session"): (303, 303, 422, 422, 422, 422),
+    ("POST", "/{language}/account/sign-out-everywhere"): (303, 303, 422, 422, 422, 422),
+    ("POST", "/{language}/account/unlink"): (303, 303, 422, 422, 422, 422),
+    ("GET", "/{language}/{name}"): (308, 308, 308, 308, 308, 308),  # /zh/chat
     # The two further routes of conftest.py
-    ("GET", "/{language}/export"): (303, 303, 403, 200, 200),
-    ("GET", "/{language}/explode"): (500, 500, 500, 500, 500),
+    ("GET", "/{language}/export"): (303, 303, 403, 403, 200, 200),
+    ("GET", "/{language}/explode"): (500, 500, 500, 500, 500, 500),
 }
 # Gradio's routes that a page needs -> (status when the role suffices, when it does not).
 GRADIO = {

@@ -1,12 +1,40 @@
 """every visible string of the app, in Chinese and in English, keyed by meaning; one file per page."""
 
-from huatuo.ui.text import admin, chat, duel, errors, frame, models, results, review, signin
+from huatuo.ui.text import (
+    account,
+    admin,
+    chat,
+    duel,
+    errors,
+    frame,
+    mine,
+    models,
+    rating,
+    results,
+    review,
+    signin,
+    studies,
+)
 from huatuo.ui.text.chat import EXAMPLES
 from huatuo.ui.text.language import LANGUAGES, Language, Words
 
 __all__ = ["EXAMPLES", "LANGUAGES", "TEXT", "Language", "say"]
 
-_FILES = (frame, errors, chat, duel, review, results, admin, models, signin)
+_FILES = (
+    frame,
+    errors,
+    chat,
+    duel,
+    rating,
+    review,
+    mine,
+    results,
+    studies,
+    admin,
+    models,
+    signin,
+    account,
+)
 
 
 def _all() -> Words:

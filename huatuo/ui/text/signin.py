@@ -16,8 +16,8 @@ WORDS: Words = {
         "en": "The name or the password is wrong; please try again.",
     },
     "signin.locked": {
-        "zh": "密码错误次数过多，账户已暂时锁定，请 15 分钟后再试。",
-        "en": "Too many wrong passwords; the account is locked for a while. Try again in 15 minutes.",
+        "zh": "密码错误次数过多，账户已暂时锁定，请 {minutes} 分钟后再试。",
+        "en": "Too many wrong passwords; the account is locked for a while. Try again in {minutes} minutes.",
     },
     "signin.too_fast": {
         "zh": "这个网络地址的登录次数过多，请几分钟后再试。",
@@ -33,13 +33,13 @@ WORDS: Words = {
     "signin.old": {"zh": "现在的密码", "en": "Present password"},
     "signin.accept": {"zh": "设置密码并登录", "en": "Set password and sign in"},
     "signin.rule": {
-        "zh": "至少 10 个字符，不含姓名，不用常见密码。一句话最好记，也最安全。",
-        "en": "At least 10 characters, without your name, not a common password. A short sentence works best.",
+        "zh": "至少 {shortest} 个字符，不含姓名，不用常见密码。一句话最好记，也最安全。",
+        "en": "At least {shortest} characters, without your name, not a common password. A short sentence works best.",
     },
     "signin.differ": {"zh": "两次输入的密码不一样。", "en": "The two passwords differ."},
     "signin.problem_short": {
-        "zh": "密码太短，至少 10 个字符。",
-        "en": "The password is too short: at least 10 characters.",
+        "zh": "密码太短，至少 {shortest} 个字符。",
+        "en": "The password is too short: at least {shortest} characters.",
     },
     "signin.problem_long": {
         "zh": "密码太长，最多 128 个字符。",
@@ -54,14 +54,15 @@ WORDS: Words = {
         "en": "This password is guessed too easily; please choose another.",
     },
     "signin.change": {"zh": "修改密码", "en": "Change password"},
-    "signin.changed": {
-        "zh": "密码已修改，其他设备上的登录都已退出。",
-        "en": "The password is changed; you are signed out on all other devices.",
+    "signin.reset_title": {"zh": "设置新密码", "en": "A new password"},
+    "signin.reset": {
+        "zh": "{name}，您好。请设置新密码；设好后，其他设备上的登录都会退出。",
+        "en": "Hello {name}. Please choose a new password; you will be signed out on all other devices.",
     },
     "signin.used_title": {"zh": "链接已失效", "en": "This link no longer works"},
     "signin.used": {
-        "zh": "邀请链接只能用一次，而且有期限。请向管理员索取新的链接。",
-        "en": "An invitation works once and for a limited time. Please ask an administrator for a new one.",
+        "zh": "这个链接只能用一次，而且有期限。请向管理员索取新的链接。",
+        "en": "This link works once and for a limited time. Please ask an administrator for a new one.",
     },
     "web.home": {"zh": "回到首页", "en": "To the first page"},
     "web.go_on": {"zh": "继续", "en": "Continue"},
@@ -113,6 +114,7 @@ WORDS: Words = {
     },
     "role.visitor": {"zh": "访客", "en": "visitor"},
     "role.physician": {"zh": "医生", "en": "physician"},
+    "role.adjudicator": {"zh": "仲裁医生", "en": "adjudicator"},
     "role.researcher": {"zh": "研究者", "en": "researcher"},
     "role.admin": {"zh": "管理员", "en": "administrator"},
 }
