@@ -34,7 +34,7 @@ from huatuo.passwords import Hasher, check_password, folded, password_problem
 from reviews.database import DEFAULT_NAME, Database
 from reviews.errors import RecordError
 from reviews.migrations import migrate
-from reviews.people import RESET, Identity, Invitation, People, User
+from reviews.people import RESET, Identity, Invitation, People, SessionRow, User
 from reviews.records import clean_text, utcnow
 
 __all__ = ["ROLES", "Accounts", "Language", "Role", "Session", "base_url", "cookie", "has_role"]
