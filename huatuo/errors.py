@@ -3,6 +3,7 @@
 HuatuoError
 ├── ConfigError          a TOML file or a command line flag is wrong: names file and key
 ├── InputError           what a person typed cannot be used
+│   ├── BadCases         a file of patient cases is damaged
 │   ├── Empty            nothing is left after cleaning
 │   ├── TooLong          more characters than the limit
 │   └── Unreadable       not text (lone surrogates)
@@ -22,6 +23,7 @@ HuatuoError
 │   └── FrozenMoved      a frozen tensor changed
 └── AccessError
     ├── NotSignedIn      no valid session
+    ├── ProviderFailed   a sign-in provider did not answer, or not as it must
     ├── Forbidden        the role does not allow it
     ├── LockedOut        too many failed sign-ins
     └── TooFast          a rate limit
@@ -40,6 +42,10 @@ class ConfigError(HuatuoError):
 
 class InputError(HuatuoError):
     """What a person typed cannot be used."""
+
+
+class BadCases(InputError):
+    """A file of patient cases cannot be used; the message names file and item."""
 
 
 class Empty(InputError):
@@ -116,6 +122,14 @@ class AccessError(HuatuoError):
 
 class NotSignedIn(AccessError):
     """No valid session."""
+
+
+class ProviderFailed(AccessError):
+    """A sign-in provider did not answer, or not as it must. reason: a key of the page's words."""
+
+    def __init__(self, reason: str, why: str) -> None:
+        super().__init__(why)
+        self.reason = reason
 
 
 class Forbidden(AccessError):
