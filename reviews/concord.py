@@ -141,7 +141,9 @@ def _mean_kappa(ratings: Array, rng: np.random.Generator, replicates: int = 1000
     if value is None:
         return absent("one_category")
     low, high = agreement.interval(mean[1:])
-    return Stated(value, finite(low), finite(high), int(number[0]))
+    return Stated(
+        value, finite(low), finite(high), int(((~np.isnan(ratings)).sum(axis=0) > 1).sum())
+    )
 
 
 def _pairs(

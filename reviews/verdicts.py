@@ -98,7 +98,9 @@ def headline(
         _duel(pair, by_names[pair.first, pair.second], found.tally, len(pairs), closed, alpha)
         for pair in pairs
     ]
-    return Headline(tuple(sorted(duels, key=lambda d: -d.result.total)), board, tuple(contrasts))
+    place = {rating.name: number for number, rating in enumerate(board.ratings)}
+    duels.sort(key=lambda d: (-d.result.total, place[d.result.first] + place[d.result.second]))
+    return Headline(tuple(duels), board, tuple(contrasts))
 
 
 def _duel(

@@ -23,7 +23,7 @@ def summary(found: Findings, teller: Teller) -> list[str]:
     """The first lines: each main pair, safety, and where the study stands."""
     lines = outcome.findings(found.headline, teller)
     if found.harms is not None and found.harms.rates:
-        lines.append(quality.safety(found.harms, teller).sentences[0])
+        lines.append(quality.in_short(found.harms, teller))
     return [*lines, *surety.closing(found.closing, teller)[:1]]
 
 

@@ -16,6 +16,7 @@ WIDTH = 640
 OUTCOMES = ("win", "tie", "loss", "bad")
 LEVELS = ("much", "some", "even", "some-other", "much-other")
 ROW = 46  # height of a label and the marks under it
+PANEL = 304  # width of a small multiple
 PAD = 8  # so that a mark at the scale's end is not cut
 
 
@@ -98,40 +99,34 @@ def multiples(
     title: str,
     kinds: Sequence[str] = OUTCOMES,
 ) -> str:
-    """Small multiples in two columns: each panel its name and a thin bar for each of its rows."""
-    gap, width = 32, (WIDTH - 32) // 2
-    parts, top = [_legend(kinds, words)], 40
-    for first in range(0, len(panels), 2):
-        pair = panels[first : first + 2]
-        for column, (name, rows) in enumerate(pair):
-            x = column * (width + gap)
-            parts.append(f'<text class="strong" x="{x}" y="{top}">{_short(name, 34)}</text>')
-            for number, row in enumerate(rows):
-                y = top + 24 + number * 44
-                parts.append(_labels(row.label, row.note, y - 4, x, x + width, 26))
-                parts.append(_stack(row, kinds, x, y, width, 16))
-        top += 40 + max(len(rows) for _, rows in pair) * 44
-    return _svg(top - 16, title, "".join(parts))
+    """Small multiples: each panel a figure of its own, its name and a thin bar for each row."""
+    drawn = [_svg(18, title, _legend(kinds, words))]
+    for name, rows in panels:
+        parts = [f'<text class="strong" x="0" y="16">{_short(name, 40)}</text>']
+        for number, row in enumerate(rows):
+            y = 44 + number * 48
+            parts.append(_labels(row.label, row.note, y - 7, PANEL, 7.2))
+            parts.append(_stack(row, kinds, 0, y, PANEL, 18))
+        height = 44 + len(rows) * 48 - 24
+        drawn.append(_svg(height, f"{title}: {name}", "".join(parts), PANEL))
+    return drawn[0] + f'<div class="multiples">{"".join(drawn[1:])}</div>'
 
 
 def forest(points: Sequence[Point], scale: Scale, title: str) -> str:
     """Estimates with intervals on one axis; the dashed line is the scale's reference."""
-    height = len(points) * ROW + 8
     parts = []
-    if scale.reference is not None:
-        x = scale.x(scale.reference)
-        parts.append(
-            f'<line class="axis reference" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>'
-        )
     for number, point in enumerate(points):
         y = number * ROW + 36
         parts.append(_labels(point.label, point.text, y - 16))
         parts.append(f'<line class="axis" x1="{PAD}" x2="{WIDTH - PAD}" y1="{y}" y2="{y}"/>')
+        if scale.reference is not None:
+            parts.append(_reference(scale.x(scale.reference), y - 9, y + 9))
         if point.low is not None and point.high is not None:
             low, high = scale.x(point.low), scale.x(point.high)
             parts.append(f'<line class="span" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>')
         if point.value is not None:
             parts.append(_mark(point.mark, scale.x(point.value), y))
+    height = len(points) * ROW + 8
     parts += [_tick(scale, value, height) for value in scale.ticks()]
     return _svg(height + 22, title, "".join(parts))
 
@@ -182,10 +177,7 @@ def dots(
         place = _placer(scale, x0, width)
         parts.append(f'<text class="strong" x="{x0:.1f}" y="14">{_short(head, 30)}</text>')
         if scale.reference is not None:
-            x = place(scale.reference)
-            parts.append(
-                f'<line class="axis reference" x1="{x:.1f}" x2="{x:.1f}" y1="24" y2="{height}"/>'
-            )
+            parts.append(_reference(place(scale.reference), 24, height))
         for number, (_, points) in enumerate(rows):
             y, point = 44 + number * 30, points[column]
             parts.append(
@@ -258,13 +250,20 @@ def _stack(row: Bar, kinds: Sequence[str], x: float, y: float, width: float, hei
     return "".join(parts)
 
 
-def _labels(
-    label: str, note: str, y: float, left: float = 0, right: float = WIDTH, most: int = 52
-) -> str:
+def _labels(label: str, note: str, y: float, width: float = WIDTH, column: float = 9.4) -> str:
+    """A label at the left that leaves the note at the right its room, also in a phone's large type.
+
+    column: width of a half-width letter, in the figure's units.
+    """
+    most = int(width / column - 0.92 * _columns(note)[-1] - 1)
     return (
-        f'<text x="{left}" y="{y}">{_short(label, most)}</text>'
-        f'<text x="{right}" y="{y}" class="muted" text-anchor="end">{escape.escape(note)}</text>'
+        f'<text x="0" y="{y}">{_short(label, most)}</text>'
+        f'<text x="{width}" y="{y}" class="muted" text-anchor="end">{escape.escape(note)}</text>'
     )
+
+
+def _reference(x: float, top: float, bottom: float) -> str:
+    return f'<line class="reference" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>'
 
 
 def _legend(kinds: Sequence[str], words: Sequence[str]) -> str:
@@ -285,17 +284,24 @@ def _tick(scale: Scale, value: float, y: float) -> str:
     )
 
 
+def _columns(text: str) -> list[int]:
+    """Half-width columns up to and with each letter; [0] for no text."""
+    return list(
+        itertools.accumulate(2 if east_asian_width(c) in "WF" else 1 for c in text)
+    ) or [0]  # fmt: skip
+
+
 def _short(name: str, most: int) -> str:
     """At most so many half-width columns; a longer name ends in an ellipsis."""
-    columns = list(itertools.accumulate(2 if east_asian_width(c) in "WF" else 1 for c in name))
-    if not columns or columns[-1] <= most:
+    columns = _columns(name)
+    if columns[-1] <= most:
         return escape.escape(name)
     return escape.escape(name[: sum(column <= most - 1 for column in columns)] + "…")
 
 
-def _svg(height: float, title: str, inner: str) -> str:
+def _svg(height: float, title: str, inner: str, width: float = WIDTH) -> str:
     words = escape.escape(title)
     return (
-        f'<div class="figure"><svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" '
+        f'<div class="figure"><svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" '
         f'role="img" aria-label="{words}"><title>{words}</title>{inner}</svg></div>'
     )

@@ -59,7 +59,8 @@ def _data(found: Findings, teller: Teller) -> str:
 
 def _exclusions(found: Findings, teller: Teller) -> list[str]:
     c = found.counts
-    told = [
+    told = [] if c.left_out else [teller.say("report.methods.none_left_out")]
+    told += [
         teller.say(f"report.methods.{key}", votes=number)
         for key, number in (("left_out", c.left_out), ("fast", c.fast), ("gold", c.gold))
         if number
@@ -69,8 +70,6 @@ def _exclusions(found: Findings, teller: Teller) -> list[str]:
             teller.say("report.methods.skipped", skipped=found.queue.skipped,
                        reported=found.queue.reported)
         )  # fmt: skip
-    if not c.left_out:
-        told.append(teller.say("report.methods.none_left_out"))
     return told
 
 
@@ -96,7 +95,7 @@ def _agreement(found: Findings, teller: Teller) -> str:
     if concord.raw.value is None:
         return teller.say("report.methods.no_agreement", why=teller.why(concord.raw.why))
     told = [
-        f"{teller.say('report.measure.' + key)} {teller.measure(getattr(concord, key))}"
+        f"{teller.say('report.measure.' + key)} = {teller.measure(getattr(concord, key))}"
         for key in MEASURES
         if getattr(concord, key).value is not None
     ]

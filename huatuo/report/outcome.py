@@ -111,7 +111,7 @@ def ranking(headline: Headline, ranks: Sequence[Ranked], teller: Teller) -> Sect
         points = [
             Point(
                 f"{r.rank}  {teller.name(r.name)}", r.score.value, r.score.low, r.score.high,
-                teller.score(r.score),
+                teller.brief(r.score, teller.signed),
             )
             for r in rated
         ]  # fmt: skip
@@ -150,7 +150,9 @@ def contrasts(headline: Headline, teller: Teller) -> Section:
             points.append(Point(label, None, None, None, teller.why("not_comparable")))
             continue
         text = teller.say(
-            "report.contrast", score=teller.score(c.difference), p=teller.p_equals(c.p_holm)
+            "report.contrast",
+            score=teller.brief(c.difference, teller.signed),
+            p=teller.p_equals(c.p_holm),
         )
         points.append(Point(label, c.difference.value, c.difference.low, c.difference.high, text))
     title = teller.say("report.section.contrasts")
@@ -208,11 +210,15 @@ def parts(found: Findings, key: str, teller: Teller) -> Section:
     panels = [
         (
             f"{part.name or unnamed} · n = {part.votes}",
-            [bar_of(pair, teller) for pair in part.pairs if (pair.first, pair.second) in told],
+            [
+                bar_of(pair, teller)
+                for pair in sorted(
+                    part.pairs, key=lambda p: ((p.first, p.second) not in told, -p.total)
+                )[:MOST_TOLD]
+            ],
         )
         for part in every
     ]
-    panels = [panel for panel in panels if panel[1]]
     cells: list[list[Cell]] = [
         [
             part.name or unnamed, p.first, p.second, p.total, p.wins, p.ties, p.losses, p.both_bad,

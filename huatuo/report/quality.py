@@ -33,7 +33,7 @@ def scales(found: Findings, teller: Teller) -> Section:
         for m in own:
             label = f"{criterion_title(found, key, teller)} · {teller.name(m.contestant)}"
             points.append(
-                Point(label, m.mean.value, m.mean.low, m.mean.high, teller.measure(m.mean),
+                Point(label, m.mean.value, m.mean.low, m.mean.high, teller.brief(m.mean, teller.plain),
                       names.index(m.contestant))
             )  # fmt: skip
     scale = Scale(1, 5, None, lambda x: f"{x:.0f}")
@@ -70,7 +70,8 @@ def differences(found: Findings, teller: Teller) -> Section:
     points = [
         Point(
             f"{criterion_title(found, d.criterion, teller)} · {teller.pair(d.first, d.second)}",
-            d.difference.value, d.difference.low, d.difference.high, teller.score(d.difference),
+            d.difference.value, d.difference.low, d.difference.high,
+            teller.brief(d.difference, teller.signed),
         )
         for d in rows
     ]  # fmt: skip
@@ -175,6 +176,17 @@ def safety(harms: Harms, teller: Teller) -> Section:
     )  # fmt: skip
     marks = figures.key([teller.name(name) for name in names])
     return Section("safety", tuple(sentences), (marks, figures.forest(points, scale, title)), table)
+
+
+def in_short(harms: Harms, teller: Teller) -> str:
+    """Every contestant's flagged answers in one sentence."""
+    parts = [
+        teller.say("report.safety.part", a=teller.name(h.contestant), hits=h.flagged, n=h.answers,
+                   rate=teller.percent(h.rate.value))
+        for h in harms.rates
+        if h.kind == ANY
+    ]  # fmt: skip
+    return teller.say("report.safety.short", parts=teller.list(parts))
 
 
 def _kind(harms: Harms, kind: str) -> Sequence[Harm]:

@@ -63,9 +63,8 @@ def power(headline: Headline, teller: Teller) -> Section:
         cells.append(
             [d.result.first, d.result.second, d.result.total, needed, extra, effect, d.detectable]
         )
-        shown = needed if needed is not None else d.result.total
         text = teller.say("report.power.point", votes=f"{d.result.total:,}", needed="—" if needed is None else f"{needed:,}")  # fmt: skip
-        points.append(Point(label, d.result.total, min(d.result.total, shown), max(d.result.total, shown), text))  # fmt: skip
+        points.append(Point(label, needed, 0, d.result.total, text, 1))
     if not sentences:
         sentences.append(teller.say("report.power.settled"))
     sentences.append(teller.say("report.power.read"))
@@ -121,7 +120,8 @@ def sensitivity(found: Findings, teller: Teller) -> Section:
     points = [
         Point(
             f"{teller.say('report.variant.' + v.choice)} · {teller.pair(v.first, v.second)}",
-            v.difference.value, v.difference.low, v.difference.high, teller.score(v.difference),
+            v.difference.value, v.difference.low, v.difference.high,
+            teller.brief(v.difference, teller.signed),
             0 if v.choice == "main" else 1,
         )
         for v in rows

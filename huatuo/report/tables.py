@@ -10,8 +10,13 @@ from typing import Literal
 from huatuo.report.teller import Teller
 from reviews.export import safe_cell
 
-Kind = Literal["name", "text", "word", "count", "share", "score", "number", "p", "rater", "why"]
+Kind = Literal[
+    "name", "text", "word", "count", "share", "score", "number", "time", "p", "rater", "why"
+]
 Cell = str | int | float | None
+
+WORDS: tuple[Kind, ...] = ("name", "text", "word", "rater", "why")
+_NUMBER = ' class="number"'
 
 
 @dataclass(frozen=True)
@@ -51,18 +56,28 @@ def make(columns: Sequence[tuple[str, Kind] | tuple[str, Kind, str]], rows: Sequ
 
 
 def to_html(table: Table, teller: Teller) -> str:
-    """The table as HTML; the columns of reasons only where a reason is given."""
-    used = [
-        place
-        for place, column in enumerate(table.columns)
-        if column.kind != "why" or any(row[place] for row in table.rows)
-    ]
-    head = "".join(_head(table.columns[place], teller) for place in used)
+    """The table as HTML: an estimate and its interval in one cell, reasons only where one is given."""
+    groups = _groups(table)
+    head = "".join(_head(table.columns[group[0]], teller) for group in groups)
     body = "".join(
-        "<tr>" + "".join(_cell(table.columns[p], row[p], teller) for p in used) + "</tr>"
+        "<tr>" + "".join(_cell(table, row, group, teller) for group in groups) + "</tr>"
         for row in table.rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _groups(table: Table) -> list[tuple[int, ...]]:
+    """The columns' places, an estimate together with the two ends that follow it."""
+    groups: list[tuple[int, ...]] = []
+    keys = [column.key for column in table.columns]
+    place = 0
+    while place < len(keys):
+        ends = [key.rpartition("_")[2] for key in keys[place + 1 : place + 3]]
+        size = 3 if ends == ["low", "high"] else 1
+        if table.columns[place].kind != "why" or any(row[place] for row in table.rows):
+            groups.append(tuple(range(place, place + size)))
+        place += size
+    return groups
 
 
 def to_csv(table: Table) -> bytes:
@@ -87,14 +102,18 @@ def _raw(cell: Cell) -> str:
 
 def _head(column: Column, teller: Teller) -> str:
     words = escape.escape(teller.say(f"report.column.{column.key}"))
-    number = "" if column.kind in ("name", "text", "word", "rater", "why") else ' class="number"'
-    return f'<th scope="col"{number}>{words}</th>'
+    return f'<th scope="col"{"" if column.kind in WORDS else _NUMBER}>{words}</th>'
 
 
-def _cell(column: Column, cell: Cell, teller: Teller) -> str:
-    if column.kind in ("name", "text", "word", "rater", "why"):
+def _cell(table: Table, row: Sequence[Cell], group: Sequence[int], teller: Teller) -> str:
+    column, cell = table.columns[group[0]], row[group[0]]
+    if column.kind in WORDS:
         return f"<td>{escape.escape(_words(column, cell, teller))}</td>"
-    return f'<td class="number">{escape.escape(_number(column.kind, cell, teller))}</td>'
+    told = [_number(column.kind, row[place], teller) for place in group]
+    words = told[0]
+    if len(told) == 3 and row[group[1]] is not None and cell is not None:
+        words = teller.say("report.in_figure", value=told[0], range=teller.range(told[1], told[2]))
+    return f"<td{_NUMBER}>{escape.escape(words)}</td>"
 
 
 def _words(column: Column, cell: Cell, teller: Teller) -> str:
@@ -112,11 +131,12 @@ def _words(column: Column, cell: Cell, teller: Teller) -> str:
 def _number(kind: Kind, cell: Cell, teller: Teller) -> str:
     if cell is None or isinstance(cell, str):
         return "—"
-    told = {
-        "count": lambda x: f"{x:,}",
-        "share": teller.percent,
-        "score": teller.signed,
-        "number": lambda x: f"{x:.2f}",
-        "p": teller.p,
-    }
-    return told[kind](cell)
+    if kind == "count":
+        return f"{cell:,}"
+    if kind == "share":
+        return teller.percent(cell)
+    if kind == "score":
+        return teller.signed(cell)
+    if kind == "time":
+        return f"{cell:.1f}"
+    return teller.p(cell) if kind == "p" else teller.plain(cell)

@@ -36,15 +36,18 @@ class Teller:
         return self.say(f"report.why.{reason}")
 
     def percent(self, share: float | None) -> str:
-        """A share in per cent, finer near 0 and 100."""
+        """A share in per cent, finer near 0 and 100; the sign stays on the number's line."""
         if share is None:
             return "—"
-        fine = 0 < share < 0.01 or 0.99 < share < 1
-        return f"{100 * share:.1f} %" if fine else f"{100 * share:.0f} %"
+        edge = min(share, 1 - share)
+        digits = 0 if edge >= 0.01 or edge <= 0 else 1 if edge >= 0.001 else 2
+        return f"{100 * share:.{digits}f}\u00a0%"
 
     def signed(self, value: float | None) -> str:
         """A score with its sign."""
-        return "—" if value is None else f"{value:+.2f}".replace("-", "\u2212")
+        if value is None:
+            return "—"
+        return "0" if abs(value) < 0.005 else f"{value:+.2f}".replace("-", "\u2212")
 
     def plain(self, value: float | None) -> str:
         """A measure with two decimals."""
@@ -76,6 +79,16 @@ class Teller:
         if isinstance(stated, Estimate):
             stated = Stated(stated.value, stated.low, stated.high, 0)
         return self._told(stated, self.signed)
+
+    def brief(self, stated: Stated | Estimate, write: Callable[[float | None], str]) -> str:
+        """A figure for the margin of a drawing: no words about its interval."""
+        if stated.value is None:
+            why = stated.why if isinstance(stated, Stated) else ""
+            return self.say("report.undefined", why=self.why(why or "no_votes"))
+        if stated.low is None or stated.high is None:
+            return write(stated.value)
+        ends = self.range(write(stated.low), write(stated.high))
+        return self.say("report.in_figure", value=write(stated.value), range=ends)
 
     def list(self, parts: Sequence[str]) -> str:
         """Several things in one sentence."""

@@ -21,7 +21,13 @@ def agreement(concord: Concord, teller: Teller) -> Section:
     """Every measure of agreement on the winner with its interval."""
     measures: list[tuple[str, Stated]] = [(key, getattr(concord, key)) for key in MEASURES]
     points = [
-        Point(teller.say(f"report.measure.{key}"), s.value, s.low, s.high, teller.measure(s))
+        Point(
+            teller.say(f"report.measure.{key}"),
+            s.value,
+            s.low,
+            s.high,
+            teller.brief(s, teller.plain),
+        )
         for key, s in measures
     ]
     low = min([0.0, *(s.low for _, s in measures if s.low is not None)])
@@ -117,8 +123,8 @@ def raters(rows: Sequence[RaterRow], teller: Teller) -> Section:
             ("agreement_low", "share"), ("agreement_high", "share"), ("kappa", "number"),
             ("left_share", "share"), ("left_low", "share"), ("left_high", "share"),
             ("gold", "share"), ("gold_low", "share"), ("gold_high", "share"),
-            ("gold_votes", "count"), ("seconds_25", "number"), ("seconds_50", "number"),
-            ("seconds_75", "number"), ("fast", "count"), ("why", "why"),
+            ("gold_votes", "count"), ("seconds_25", "time"), ("seconds_50", "time"),
+            ("seconds_75", "time"), ("fast", "count"), ("why", "why"),
         ],
         cells,
     )  # fmt: skip
@@ -142,8 +148,8 @@ def times(found: Findings, teller: Teller) -> Section:
     cells: list[list[Cell]] = [[row.rater, row.votes, *(row.seconds or ())] for row in timed]
     table = make(
         [
-            ("rater", "rater"), ("votes", "count"), ("seconds_25", "number"),
-            ("seconds_50", "number"), ("seconds_75", "number"),
+            ("rater", "rater"), ("votes", "count"), ("seconds_25", "time"),
+            ("seconds_50", "time"), ("seconds_75", "time"),
         ],
         cells,
     )  # fmt: skip
@@ -160,7 +166,13 @@ def position(found: Findings, teller: Teller) -> Section:
         scales = styled.scales
         rows += [(key, effect) for key, effect in styled.effects.items() if scales[key] > 0]
     points = [
-        Point(teller.say(f"report.effect.{key}"), e.value, e.low, e.high, teller.score(e))
+        Point(
+            teller.say(f"report.effect.{key}"),
+            e.value,
+            e.low,
+            e.high,
+            teller.brief(e, teller.signed),
+        )
         for key, e in rows
     ]
     title = teller.say("report.section.position")
@@ -211,7 +223,14 @@ def styled_ranking(styled: Styled, teller: Teller) -> Section:
     names = sorted(styled.raw, key=lambda n: (-round(styled.raw[n].value, 9), n))
     told = [teller.say("report.style.raw"), teller.say("report.style.controlled")]
     points = [
-        Point(f"{teller.name(name)} · {told[mark]}", e.value, e.low, e.high, teller.score(e), mark)
+        Point(
+            f"{teller.name(name)} · {told[mark]}",
+            e.value,
+            e.low,
+            e.high,
+            teller.brief(e, teller.signed),
+            mark,
+        )
         for name in names
         for mark, e in enumerate((styled.raw[name], styled.controlled[name]))
     ]
@@ -250,7 +269,7 @@ def judges(found: Findings, teller: Teller) -> Section:
         for mark, key in enumerate(("kappa", "ceiling_kappa")):
             label = f"{name} · {teller.say('report.judge.' + key)}"
             s = told[key]
-            points.append(Point(label, s.value, s.low, s.high, teller.measure(s), mark))
+            points.append(Point(label, s.value, s.low, s.high, teller.brief(s, teller.plain), mark))
         for key in keys:
             s = told[key]
             cells.append([name, key, s.value, s.low, s.high, s.n, s.why])

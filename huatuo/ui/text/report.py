@@ -18,6 +18,7 @@ WORDS: Words = {
         "zh": "{value}（95 % 区间 {range}）",
         "en": "{value} (95 % interval {range})",
     },
+    "report.in_figure": {"zh": "{value}（{range}）", "en": "{value} ({range})"},
     "report.without_interval": {
         "zh": "{value}（无法给出区间）",
         "en": "{value} (no interval can be given)",
