@@ -26,7 +26,8 @@ class Item:
     """One thing to answer. id: unique in its set; place: file:line.
 
     references: texts to compare an answer with. label: department, intent or exam. options, answer: letter to text, and
-    the right letters in order ("ACD"). before: earlier turns of a consultation. note: what is odd about the row.
+    the right letters in order ("ACD"). several: whether more than one may be right, None where the set does not say.
+    before: earlier turns of a consultation. note: what is odd about the row.
     """
 
     id: str
@@ -38,11 +39,13 @@ class Item:
     before: tuple[Message, ...] = ()
     note: str = ""
     place: str = ""
+    several: bool | None = None
 
     def as_json(self) -> str:
         """The JSONL line that training.metrics reads references from; empty keys are left out."""
         row = asdict(self) | {"before": [asdict(message) for message in self.before]}
-        return json.dumps({key: value for key, value in row.items() if value}, ensure_ascii=False)
+        kept = {key: value for key, value in row.items() if value or value is False}
+        return json.dumps(kept, ensure_ascii=False)
 
 
 def read_cmedqa2(sources: Sequence[Source]) -> Iterator[Item]:
@@ -173,7 +176,7 @@ def read_cmb(sources: Sequence[Source]) -> Iterator[Item]:
             raise BadData(f"{place}: answer {answer[:20]} to a question with one right option")
         yield _choice(
             id, text_of(row, "question", place), {k: v for k, v in options.items() if v}, answer,
-            f"{row.get('exam_type', '')}/{row.get('exam_class', '')}", place,
+            f"{row.get('exam_type', '')}/{row.get('exam_class', '')}", place, several=several,
         )  # fmt: skip
 
 
@@ -238,6 +241,7 @@ def _choice(
     label: str,
     place: str,
     note: str = "",
+    several: bool | None = None,
 ) -> Item:
     letters = "".join(sorted(answer.strip().replace(",", "").replace("，", "").replace(" ", "")))
     if len(options) < 2:
@@ -248,4 +252,4 @@ def _choice(
             f"{place}: answer {answer[:20]} names no option of {''.join(options)}, or one twice"
         )
     note = note or ("" if letters else "no published answer")
-    return Item(id, question, (), label, options, letters, (), note, place)
+    return Item(id, question, (), label, options, letters, (), note, place, several)
