@@ -6,6 +6,7 @@ sentences at fault are taken out. When nothing is left, the patient has failed a
 model in the role is told the case's facts only: what it does not know it can guess, but not copy.
 """
 
+import contextlib
 import hashlib
 import random
 import re
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 from huatuo.engines.base import Deadlines, Engine, Finish, with_deadlines
 from huatuo.errors import EngineError, Refused
-from huatuo.leaks import alike, leaks
+from huatuo.leaks import leaks, repeats
 from huatuo.messages import Conversation, Message
 from huatuo.patient import Fact, PatientCase, topics, words
 
@@ -75,7 +76,7 @@ def faults(
         found["flip"] = tuple(flips)
     if told:
         found["leak"] = told
-    if any(m.role == "user" and alike(m.text, text) for m in said[1:]):
+    if any(m.role == "user" and repeats(text, m.text) for m in said):
         found["repetition"] = (text,)
     if len(text) > longest:
         found["long"] = (text,)
@@ -149,11 +150,13 @@ class ModelPatient:
         told = prompt(case, said, why=why, last=last)
         text, whole = "", False
         stream = self._engine.stream(told, seed=seed)
-        async for item in with_deadlines(stream, self._deadlines, question=told[-1].text):
-            if isinstance(item, Finish):
-                whole = item.reason == "stop"
-            elif not item.thinking:
-                text += item.text
+        checked = with_deadlines(stream, self._deadlines, question=told[-1].text)
+        async with contextlib.aclosing(checked) as items:
+            async for item in items:
+                if isinstance(item, Finish):
+                    whole = item.reason == "stop"
+                elif not item.thinking:
+                    text += item.text
         return re.sub(words()["flip"]["prefix"], "", text, flags=re.I).strip(), whole
 
 

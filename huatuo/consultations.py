@@ -7,6 +7,7 @@ never filed, voted on or scored. `Journal` keeps the finished ones, one JSON lin
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -148,12 +149,14 @@ async def _answer(engine: Engine, said: Conversation, setting: Setting, seed: in
     """The whole answer. Raises EngineError, also for one that was stopped at its length."""
     text = ""
     stream = engine.stream(said, seed=seed, settings=setting.generation)
-    async for item in with_deadlines(stream, setting.deadlines, question=said[-1].text):
-        if isinstance(item, Finish):
-            if item.reason != "stop":
-                raise EngineError("the answer was cut off at its longest length")
-        elif not item.thinking:
-            text += item.text
+    checked = with_deadlines(stream, setting.deadlines, question=said[-1].text)
+    async with contextlib.aclosing(checked) as items:
+        async for item in items:
+            if isinstance(item, Finish):
+                if item.reason != "stop":
+                    raise EngineError("the answer was cut off at its longest length")
+            elif not item.thinking:
+                text += item.text
     return text.strip()
 
 

@@ -149,11 +149,9 @@ def _copied(text: str, doctor: str) -> list[str]:
     return [text[b.a : b.a + b.size] for b in match.get_matching_blocks() if b.size >= SPAN]
 
 
-def alike(one: str, other: str) -> bool:
-    """Whether two texts say the same: equal but for punctuation, one within the other, or nearly equal."""
-    a, b = bare(one), bare(other)
-    if not a or not b:
-        return False
-    if min(len(a), len(b)) >= 4 and (a in b or b in a):
+def repeats(text: str, earlier: str) -> bool:
+    """Whether the text only says an earlier one again: a part of it, or nearly the same."""
+    a, b = bare(text), bare(earlier)
+    if len(a) >= 4 and a in b:
         return True
-    return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() >= 0.85
+    return a == b or difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() >= 0.85

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from huatuo.errors import BadCases, InputError
-from huatuo.leaks import Name, alike, names_of, told_names
+from huatuo.leaks import Name, bare, names_of, told_names
 from huatuo.messages import clean
 from huatuo.privacy import mask
 
@@ -224,7 +224,7 @@ def _facts(fields: Mapping[str, str], language: str) -> tuple[tuple[Fact, ...], 
     first = _ungreeted(first).strip().rstrip("。.，,；;")
     end = "" if first.endswith(("？", "?", "！", "!")) else "。" if language == "zh" else "."
     opener = said["opener"].replace("{complaint}", first) + end if first else said["opener_bare"]
-    facts = [_fact("story", piece) for piece in story if not alike(piece, first)]
+    facts = [_fact("story", piece) for piece in story if bare(piece) not in bare(first)]
     for key in ("duration", "pregnancy", "medicine", "allergy", "history", "visited"):
         if key in fields:
             facts.append(_fact(key, _entry(key, fields[key], said)))
