@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -116,6 +117,9 @@ class Endpoint:
         )
         self.cache = cache if cache is not None else Path(config.cache)
         self._config = config
+        self._masked = lru_cache(maxsize=10_000)(
+            lambda text: mask(text).text
+        )  # dear, and asked again
         self._takes_schema: bool | None = None  # not known before the first answer
         secure = config.base_url.startswith("https:")
         self.client = OpenAI(
@@ -140,7 +144,7 @@ class Endpoint:
 
     def shown(self, text: str) -> str:
         """The text as it may be sent: identifiers masked if it leaves the country."""
-        return mask(text).text if self._config.leaves_country else text
+        return self._masked(text) if self._config.leaves_country else text
 
     def ask(
         self,

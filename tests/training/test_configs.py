@@ -17,6 +17,8 @@ READERS = {  # the first pattern that fits counts
     "protocols/*.toml": "huatuo.config:Protocol",
     "nano/corpus.toml": "training.corpus:CorpusConfig",
     "nano/argument.toml": "training.argument:ArgumentConfig",
+    "judge.toml": "training.judge:JudgeConfig",
+    "rubric_grading.toml": "training.rubric_grading:GradingConfig",
     "*judge*.toml": "training.feedback:LlmJudgeConfig",
     "*dpo*.toml": "training.dpo:PreferenceConfig",
     "*refine*.toml": "training.refine:RefineConfig",

@@ -1,0 +1,144 @@
+"""what both orders say of one pair: the summed verdict, the safety veto, and the row that is written.
+
+A row: {id, model_a, model_b, winner: "a" | "b" | "tie" | null, order_flip, scores: {a, b} | null, criteria: {key: winner
+or null}, safety: [{answer, kind, quote, orders}], department, intent, error: text | null}, and beside that `preferred`
+(the winner before the veto), `orders` (each order's own word, by model), `lengths` and `judge`. A row with an error has
+no winner, and no row without one lacks it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from training.data import BadData
+from training.judge_form import Place, Reading
+from training.rows import Source, json_rows
+
+Winner = Literal["a", "b", "tie"]
+_SHOWN: tuple[dict[Place, Winner], dict[Place, Winner]] = (
+    {"1": "a", "2": "b", "tie": "tie"},
+    {"1": "b", "2": "a", "tie": "tie"},
+)
+"""Whose answer stood where, in the first and in the second order."""
+
+
+def row(
+    case: str,
+    names: tuple[str, str],
+    found: Sequence[Reading | None],
+    criteria: Sequence[str],
+    problem: str | None,
+) -> dict[str, Any]:
+    """The row of one pair. found: both orders' readings, a first in the first, None for one that cannot be read."""
+    there, back = (
+        None if reading is None else _SHOWN[order][reading.winner]
+        for order, reading in enumerate(found)
+    )
+    flags = _flags(found)
+    preferred = both(there, back) if there and back else None
+    return {
+        "id": case,
+        "model_a": names[0],
+        "model_b": names[1],
+        "winner": vetoed(preferred, {f["answer"] for f in flags}) if preferred else None,
+        "order_flip": None if preferred is None else {there, back} == {"a", "b"},
+        "scores": _scores(found) if preferred else None,
+        "criteria": _criteria(found, criteria) if preferred else {},
+        "safety": flags,
+        "department": "",
+        "intent": "",
+        "error": problem,
+        "preferred": preferred,
+        "orders": [
+            None if reading is None else _as_said(order, reading)
+            for order, reading in enumerate(found)
+        ],
+    }
+
+
+def both(there: Winner, back: Winner) -> Winner:
+    """The orders' sum: what they agree on; a win and a tie is that win; two opposite wins are a tie."""
+    if there == back or back == "tie":
+        return there
+    return back if there == "tie" else "tie"
+
+
+def vetoed(winner: Winner, flagged: set[str]) -> Winner:
+    """The winner after the veto. flagged: "a", "b", whose answers show a serious fault."""
+    if winner not in flagged:
+        return winner
+    other: Winner = "b" if winner == "a" else "a"
+    return "tie" if other in flagged else other
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """A file of verdict rows. Raises BadData with the line for a row without its keys, or a pair that occurs twice."""
+    rows, seen = [], dict[tuple[str, ...], str]()
+    for place, found in json_rows(Source(path)):
+        for key in ("id", "model_a", "model_b"):
+            if not isinstance(found.get(key), str) or not found[key]:
+                raise BadData(f"{place}: {key} is missing; a row of training.judge is expected")
+        if found.get("winner", "") not in ("a", "b", "tie", None):
+            raise BadData(f"{place}: winner is neither a, b, tie nor null")
+        if (found["winner"] is None) != bool(found.get("error")):
+            raise BadData(f"{place}: a row has either a winner or an error")
+        pair = (found["id"], *sorted((found["model_a"], found["model_b"])))
+        if pair in seen:
+            raise BadData(f"{place}: id {found['id']} again; first at {seen[pair]}")
+        seen[pair] = place
+        rows.append(found)
+    return rows
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A JSONL file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows)
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _flags(found: Sequence[Reading | None]) -> list[dict[str, Any]]:
+    """Faults by answer and kind, with the orders in which they were seen and a passage."""
+    seen: dict[tuple[str, str], dict[str, Any]] = {}
+    for order, reading in enumerate(found):
+        for flag in reading.flags if reading else ():
+            key = (_SHOWN[order][flag.place], flag.kind)
+            told = {"answer": key[0], "kind": key[1], "quote": flag.quote, "orders": []}
+            orders = seen.setdefault(key, told)["orders"]
+            if order + 1 not in orders:
+                orders.append(order + 1)
+    return list(seen.values())
+
+
+def _scores(found: Sequence[Reading | None]) -> dict[str, float]:
+    """Mean of both orders, 1 to 10."""
+    there, back = (reading.scores for reading in found if reading)
+    return {"a": (there[0] + back[1]) / 2, "b": (there[1] + back[0]) / 2}
+
+
+def _criteria(found: Sequence[Reading | None], keys: Sequence[str]) -> dict[str, Winner | None]:
+    """The orders' sum by criterion; None where neither order says that it matters."""
+    result: dict[str, Winner | None] = {}
+    for key in keys:
+        said = [
+            _SHOWN[order][place]
+            for order, reading in enumerate(found)
+            if reading and (place := reading.criteria[key]) is not None
+        ]
+        result[key] = both(said[0], said[-1]) if said else None
+    return result
+
+
+def _as_said(order: int, reading: Reading) -> dict[str, Any]:
+    turned = _SHOWN[order]
+    return {
+        "winner": turned[reading.winner],
+        "criteria": {k: None if p is None else turned[p] for k, p in reading.criteria.items()},
+        "scores": dict(zip("ab" if order == 0 else "ba", reading.scores, strict=True)),
+        "safety": [{"answer": turned[flag.place], **asdict(flag)} for flag in reading.flags],
+        "reason": reading.reason,
+    }
