@@ -99,15 +99,23 @@ def last_hash(db: sqlite_utils.Database) -> str:
 
 
 def vote_after(
-    revision: int, choice: str, reason: str, ratings: str, seconds: float | None
+    revision: int,
+    choice: str,
+    reason: str,
+    ratings: str,
+    seconds: float | None,
+    spans: str = "",
+    better: str = "",
 ) -> dict[str, Any]:
-    """What the log keeps of a vote: everything, but of the reason only its hash."""
+    """What the log keeps of a vote: everything, but of what the rater wrote only its hash."""
     return {
         "revision": revision,
         "choice": choice,
         "reason_sha256": digest(reason),
         "ratings": ratings,
         "seconds": seconds,
+        **({"spans_sha256": digest(spans)} if spans else {}),
+        **({"better_sha256": digest(better)} if better else {}),
     }
 
 
@@ -144,7 +152,9 @@ def _verify_votes(
     last_seq: int,
 ) -> None:
     bad: list[tuple[int, str]] = []
-    query = "SELECT assignment_id, revision, choice, reason, ratings, seconds FROM votes"
+    query = (
+        "SELECT assignment_id, revision, choice, reason, ratings, seconds, spans, better FROM votes"
+    )
     for vote in db.conn.execute(query):
         seq = logged.pop((f"assignment:{vote[0]}", vote[1]), 0)
         if not seq:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING
 
+from reviews.ballots import read_better, read_spans
 from reviews.errors import AssignmentClosed, NotYours, UnknownAssignment
 from reviews.records import Assignment, Comparison, Side, Turn, Vote, moment
 from reviews.votes import NO_SUCH, check_id
@@ -24,8 +25,8 @@ def check_rater(db: sqlite_utils.Database, rater_id: int) -> None:
 def find_assignment(db: sqlite_utils.Database, assignment_id: str) -> Assignment:
     """An assignment with its standing vote. Raises UnknownAssignment."""
     row = db.conn.execute(
-        "SELECT id, comparison_id, rater_id, left_is, state, issued_at FROM assignments "
-        "WHERE id = ?",
+        "SELECT id, comparison_id, rater_id, left_is, state, issued_at, purpose, probability "
+        "FROM assignments WHERE id = ?",
         (check_id(assignment_id),),
     ).fetchone()
     if row is None:
@@ -39,8 +40,13 @@ def find_assignment(db: sqlite_utils.Database, assignment_id: str) -> Assignment
 
 
 def _vote(row: sqlite3.Row) -> Vote:
-    ratings, at = json.loads(row["ratings"]), moment(row["at"])
-    return Vote(**{**dict(row), "ratings": ratings, "at": at})
+    read = {
+        "ratings": json.loads(row["ratings"]),
+        "at": moment(row["at"]),
+        "spans": read_spans(row["spans"]),
+        "better": read_better(row["better"]),
+    }
+    return Vote(**{**dict(row), **read})
 
 
 def mine(db: sqlite_utils.Database, assignment_id: str, rater_id: int) -> Assignment:

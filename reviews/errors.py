@@ -17,7 +17,9 @@
     ├ SchemaTooNew        the file was written by a newer version of this project
     ├ AuditBroken         the audit chain does not hold; `seq` is the first bad row
     ├ BadFile             an imported file is wrong; the message names file and item
-    └ BadStudy            a study's name or what is filed under it cannot be stored
+    ├ BadStudy            a study's name, protocol or what is filed under it cannot be stored
+    ├ StudyFrozen         a study that has begun takes no other protocol
+    └ NotInvited          the study names its raters, and this is none of them
 
 NotYours and UnknownAssignment carry the same words, so that nobody can probe for ids.
 """
@@ -104,3 +106,11 @@ class BadFile(RecordError):
 
 class BadStudy(RecordError):
     """A study's name, pair or case cannot be stored."""
+
+
+class StudyFrozen(RecordError):
+    """A frozen or closed study cannot be given another protocol; file it under another name."""
+
+
+class NotInvited(RecordError):
+    """The study names its raters, and this account is not among them."""

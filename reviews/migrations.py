@@ -136,7 +136,38 @@ def m002_flags(db: sqlite_utils.Database) -> None:
     )
 
 
-STEPS = [m001_record, m002_flags]
+_PROGRAMME = """
+CREATE TABLE studies (
+    name TEXT PRIMARY KEY, protocol TEXT NOT NULL, sha256 TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('draft', 'frozen', 'closed')),
+    filed_at TEXT NOT NULL, frozen_at TEXT, closed_at TEXT, close_reason TEXT NOT NULL DEFAULT ''
+) STRICT, WITHOUT ROWID;
+ALTER TABLE assignments ADD COLUMN purpose TEXT NOT NULL DEFAULT 'vote'
+    CHECK (purpose IN ('vote', 'adjudication'));
+ALTER TABLE assignments ADD COLUMN probability REAL;
+ALTER TABLE votes ADD COLUMN spans TEXT NOT NULL DEFAULT '';
+ALTER TABLE votes ADD COLUMN better TEXT NOT NULL DEFAULT '';
+CREATE TABLE drafts (
+    assignment_id TEXT PRIMARY KEY REFERENCES assignments(id), data TEXT NOT NULL, at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE erasures (
+    seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL,
+    sha256 TEXT NOT NULL
+) STRICT;
+CREATE INDEX erasures_of_subject ON erasures(subject);
+ALTER TABLE users ADD COLUMN oidc_issuer TEXT;
+ALTER TABLE users ADD COLUMN oidc_subject TEXT;
+CREATE UNIQUE INDEX users_by_identity ON users(oidc_issuer, oidc_subject)
+    WHERE oidc_subject IS NOT NULL;
+"""
+
+
+def m003_programme(db: sqlite_utils.Database) -> None:
+    """Studies with a protocol, adjudication, spans and better answers, drafts, erasures, sign-in providers."""
+    _one_by_one(db, _PROGRAMME)
+
+
+STEPS = [m001_record, m002_flags, m003_programme]
 
 
 def migrate(database: Database, *, check: bool = True) -> None:

@@ -14,6 +14,8 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 State = Literal["open", "voted", "skipped", "reported"]
 Kind = Literal["live", "prepared"]
 Winner = Literal["a", "b", "tie", "both_bad"]
+Seen = Literal["left", "right"]
+Purpose = Literal["vote", "adjudication"]
 
 CHOICES: tuple[Choice, ...] = ("left", "right", "tie", "both_bad")
 FINISH_REASONS: tuple[FinishReason, ...] = ("stop", "length", "cancelled", "error")
@@ -111,6 +113,33 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A dangerous place in an answer: characters start to end of the stored text, end not included.
+
+    side: as the rater saw it. kind: of reviews.protocol.SAFETY_KINDS.
+    """
+
+    side: Seen
+    turn: int
+    start: int
+    end: int
+    kind: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Better:
+    """The answer the rater would have given. side: which one it was edited from, empty for none.
+
+    consent: whether it may become training data.
+    """
+
+    text: str
+    side: Literal["left", "right", ""] = ""
+    consent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Vote:
     """The standing revision of one rater's vote. `seconds`: time taken, None if unknown."""
 
@@ -121,11 +150,16 @@ class Vote:
     ratings: Mapping[str, int]
     seconds: float | None
     at: datetime
+    spans: tuple[Span, ...] = ()
+    better: Better | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One comparison given to one rater. `left_is`: the contestant on the left side."""
+    """One comparison given to one rater. `left_is`: the contestant on the left side.
+
+    probability: of drawing its two contestants, where the study draws actively.
+    """
 
     id: str
     comparison_id: str
@@ -134,6 +168,8 @@ class Assignment:
     state: State
     issued_at: datetime
     vote: Vote | None = None
+    purpose: Purpose = "vote"
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +243,8 @@ class VoteRow:
     """A vote flattened for statistics and export; `rater` is a pseudonym number from 1.
 
     `identity_leak`: an answer said which model it is; hidden from the rater, flagged all the same.
+    Ratings and spans are as the rater saw the sides; left_is tells which contestant that was.
+    probability: of the draw. fast: cast in less time than the study's protocol thinks possible.
     """
 
     assignment_id: str
@@ -231,6 +269,11 @@ class VoteRow:
     revisions: int
     at: datetime
     identity_leak: bool = False
+    purpose: Purpose = "vote"
+    spans: tuple[Span, ...] = ()
+    better: Better | None = None
+    probability: float | None = None
+    fast: bool = False
 
     @property
     def case(self) -> str:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from reviews import audit, comparisons, studies, votes
+from reviews import audit, comparisons, filing, studies, votes
+from reviews.ballots import Ballot, check_protocol, check_spans, make_ballot
 from reviews.database import BUSY_TIMEOUT_S, Database
 from reviews.errors import (
     AlreadyVoted,
     AssignmentClosed,
     NotFinished,
-    NotYours,
     RecordError,
     UnknownAssignment,
 )
@@ -28,27 +28,24 @@ from reviews.records import (
     FINISH_REASONS,
     LIVE_STUDY,
     Assignment,
-    Case,
+    Better,
     Comparison,
     Counted,
-    ImportReport,
     Letter,
-    PreparedPair,
-    Progress,
-    StudySummary,
+    Span,
     VoteRow,
     clean_text,
-    is_over,
     iso,
     utcnow,
 )
-from reviews.votes import NO_SUCH, Outcome, check_id
+from reviews.study_store import StudyStore
+from reviews.votes import NO_SUCH, Outcome
 
 NamesItself = Callable[[str, tuple[str, str]], bool]
 
 
-class Store:
-    """Comparisons, assignments and votes in one database file."""
+class Store(StudyStore):
+    """Comparisons, assignments, votes and studies in one database file."""
 
     def __init__(
         self,
@@ -57,8 +54,7 @@ class Store:
         rng: random.Random | None = None,
         names_itself: NamesItself | None = None,
     ) -> None:
-        self.database = database
-        self._rng = rng or secrets.SystemRandom()
+        super().__init__(database, rng=rng)
         self._names_itself = names_itself
 
     @classmethod
@@ -235,19 +231,35 @@ class Store:
         reason: str = "",
         ratings: Mapping[str, int] | None = None,
         seconds: float | None = None,
+        spans: Sequence[Span] = (),
+        better: Better | None = None,
         revise: bool = False,
     ) -> Outcome:
         """Record a vote: `recorded`; `same` when it stands already; `conflict` when another does.
 
         A conflict changes nothing; with revise=True the new choice becomes the next revision.
-        When this returns, the vote is on disk. Raises BadVote, NotFinished, AssignmentClosed,
-        UnknownAssignment (also for a disabled rater), NotYours.
+        Ratings, marks and a better answer must be what the study's protocol asks for, and marks
+        must lie in the answers. When this returns, the vote is on disk. Raises BadVote,
+        NotFinished, AssignmentClosed (also for a closed study), UnknownAssignment (also for a
+        disabled rater), NotYours.
         """
-        ballot = votes.make_ballot(choice, reason, ratings, seconds)
+        ballot = make_ballot(choice, reason, ratings, seconds, spans, better)
         at = self.database.clock()
         with self._logging_intruders(assignment_id, rater_id):
+            self._check(ballot, assignment_id, rater_id)
             self._flag_leak(at, assignment_id, rater_id)
             return votes.cast(self.database, at, assignment_id, rater_id, ballot, revise)
+
+    def _check(self, ballot: Ballot, assignment_id: str, rater_id: int) -> None:
+        """Hold a ballot against the protocol and the answers. Raises BadVote."""
+        with self.database.read() as db:
+            mine = comparisons.mine(db, assignment_id, rater_id)
+            protocol = filing.protocol_of(db, mine.comparison_id)
+            if protocol is not None:
+                check_protocol(ballot, protocol)
+            if ballot.spans:
+                found = comparisons.find_comparison(db, mine.comparison_id)
+                check_spans(ballot, found, mine.left_is)
 
     def _flag_leak(self, at: datetime, assignment_id: str, rater_id: int) -> None:
         """Before the vote, so that no vote ever stands without the flag it should have."""
@@ -270,7 +282,7 @@ class Store:
 
         Raises BadVote when the reason is longer than 2,000 characters.
         """
-        ballot = votes.make_ballot("tie", reason, None, None)
+        ballot = make_ballot("tie", reason, None, None)
         self._close_assignment(assignment_id, rater_id, "reported", {"reason": ballot.reason})
 
     def _close_assignment(
@@ -292,101 +304,29 @@ class Store:
                 f"assignment:{mine.id}", {"state": mine.state}, {"asked": state, **more},
             )  # fmt: skip
 
-    # prepared pairs
-
-    def next_prepared(self, rater_id: int, study: str) -> Assignment | None:
-        """The rater's open pair of a study, else a fresh one; None when all are done.
-
-        An open pair that was given out over OPEN_FOR ago is given out anew: its time starts again.
-        """
-        at = self.database.clock()
-        with self.database.read() as db:
-            if open_id := studies.open_one(db, rater_id, study):
-                found = comparisons.find_assignment(db, open_id)
-                if not is_over(found.issued_at, at):
-                    return found
-        with self.database.write() as db:
-            comparisons.check_rater(db, rater_id)
-            if open_id := studies.open_one(db, rater_id, study):
-                return comparisons.find_assignment(db, studies.renew(db, at, open_id))
-            comparison_id = studies.draw(db, at, rater_id, study)
-            if comparison_id is None:
-                return None
-            left_is = studies.side(db, rater_id, study, self._rng)
-            return comparisons.find_assignment(
-                db, studies.issue(db, at, rater_id, comparison_id, left_is)
-            )
-
-    def previous(self, rater_id: int, study: str, before: str | None = None) -> Assignment | None:
-        """The last pair that was voted on or skipped (the one given out before `before`)."""
-        with self.database.read() as db:
-            found = studies.previous(db, rater_id, study, before)
-            return comparisons.find_assignment(db, found) if found else None
-
-    def progress(self, rater_id: int, study: str) -> Progress:
-        """How far the rater is in a study."""
-        with self.database.read() as db:
-            return studies.progress(db, rater_id, study)
-
-    def studies(self) -> list[StudySummary]:
-        """Every study with prepared pairs or cases, by name."""
-        with self.database.read() as db:
-            return studies.summaries(db)
-
-    def add_prepared(
-        self, study: str, pairs: Iterable[PreparedPair], actor: int | str
-    ) -> ImportReport:
-        """File prepared pairs, all or none; those already there stay. Raises BadStudy."""
-        ready = list(pairs)
-        with self.database.write() as db:
-            return studies.add_pairs(db, self.database.clock(), study, ready, actor)
-
-    def add_cases(self, study: str, cases: Iterable[Case], actor: int | str) -> ImportReport:
-        """File questions, all or none; those already there stay. Raises BadStudy."""
-        ready = list(cases)
-        with self.database.write() as db:
-            return studies.add_cases(db, self.database.clock(), study, ready, actor)
-
-    def cases(self, study: str) -> list[Case]:
-        """The questions of a study in their file's order."""
-        with self.database.read() as db:
-            return studies.cases(db, study)
-
     # reading back
 
-    def votes(self, study: str | None = None) -> list[VoteRow]:
-        """The last revision of every vote, flattened for reading and export."""
-        with self.database.read() as db:
-            return list(votes.rows(db, study))
+    def votes(self, study: str | None = None, *, adjudicated: bool | None = False) -> list[VoteRow]:
+        """The last revision of every vote, flattened for reading and export.
 
-    def counted_votes(self, study: str | None = None, *, with_leaks: bool = False) -> Counted:
+        adjudicated: see reviews.votes.rows.
+        """
+        with self.database.read() as db:
+            return list(votes.rows(db, study, adjudicated=adjudicated))
+
+    def my_votes(self, rater_id: int, study: str | None = None) -> list[VoteRow]:
+        """One rater's own votes, a senior's verdicts too."""
+        with self.database.read() as db:
+            return list(votes.rows(db, study, adjudicated=None, rater_id=rater_id))
+
+    def counted_votes(
+        self, study: str | None = None, *, with_leaks: bool = False, adjudicated: bool = False
+    ) -> Counted:
         """The same votes for the statistics alone, fast; without those flagged for a leak."""
         with self.database.read() as db:
-            return votes.counted(db, study, with_leaks=with_leaks)
+            return votes.counted(db, study, with_leaks=with_leaks, adjudicated=adjudicated)
 
     def verify_audit(self) -> audit.Verified:
         """Check the log's chain against itself and the votes; (rows, last hash). Raises AuditBroken."""
         with self.database.read() as db:
             return audit.verify(db)
-
-    def _logging_intruders(self, assignment_id: str, rater_id: int) -> _LogIntruder:
-        return _LogIntruder(self, assignment_id, rater_id)
-
-    def _log_intruder(self, assignment_id: str, rater_id: int) -> None:
-        at = self.database.clock()
-        with self.database.write() as db:
-            audit.append(db.conn, at, rater_id, "refused", f"assignment:{assignment_id}")
-
-
-class _LogIntruder:
-    """On NotYours, writes a log row of the attempt after the failed transaction has ended."""
-
-    def __init__(self, store: Store, assignment_id: str, rater_id: int) -> None:
-        self.store, self.assignment_id, self.rater_id = store, assignment_id, rater_id
-
-    def __enter__(self) -> None:
-        check_id(self.assignment_id)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, NotYours):
-            self.store._log_intruder(self.assignment_id, self.rater_id)

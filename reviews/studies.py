@@ -1,10 +1,9 @@
-"""Studies: what is filed in them, and who gets which pair next, on which side."""
+"""Studies: what is filed in them, what was given out to whom, and how far a rater is."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import random
+import math
 import secrets
 import sqlite3
 import statistics
@@ -12,16 +11,16 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from reviews import audit
+from reviews import audit, filing
 from reviews.errors import BadStudy
 from reviews.records import (
     LIVE_STUDY,
-    OPEN_FOR,
     Case,
     ImportReport,
     PreparedPair,
     PreparedTurn,
     Progress,
+    Purpose,
     StudySummary,
     clean_text,
     iso,
@@ -32,19 +31,11 @@ if TYPE_CHECKING:
 
 NAME_LIMIT = 64  # characters
 
-_CANDIDATES = """
-SELECT c.id, count(s.seq) FILTER (WHERE s.state = 'voted') AS votes,
-  count(s.seq) FILTER (WHERE s.state = 'open' AND s.issued_at >= :since
-    AND s.rater_id IN (SELECT id FROM users WHERE disabled_at IS NULL)) AS opened
-FROM comparisons c LEFT JOIN assignments s ON s.comparison_id = c.id
-WHERE c.study = :study AND c.kind = 'prepared' AND NOT EXISTS (
-  SELECT 1 FROM assignments m WHERE m.comparison_id = c.id AND m.rater_id = :rater)
-GROUP BY c.id
-"""
 _OF_RATER = """
 SELECT s.seq, s.id, s.left_is, s.state FROM assignments s
 JOIN comparisons c ON c.id = s.comparison_id
 WHERE s.rater_id = :rater AND c.study = :study AND c.kind = 'prepared'
+  AND s.purpose = 'vote'
 """
 
 
@@ -56,45 +47,22 @@ def check_name(study: str) -> str:
     return name
 
 
-def draw(db: sqlite_utils.Database, at: datetime, rater_id: int, study: str) -> str | None:
-    """The comparison this rater gets next: fewest votes, then fewest open, then seeded order.
-
-    A pair that the rater ever had (voted, skipped or reported) is not among them. One that lies
-    open with a disabled rater, or longer than OPEN_FOR, counts as lying with nobody.
-    """
-    values = {"study": study, "rater": rater_id, "since": iso(at - OPEN_FOR)}
-    found = db.conn.execute(_CANDIDATES, values).fetchall()
-    if not found:
-        return None
-
-    def rank(row: sqlite3.Row) -> tuple[int, int, bytes]:
-        seed = f"{study}:{rater_id}:{row['id']}"
-        return (row["votes"], row["opened"], hashlib.sha256(seed.encode()).digest())
-
-    return str(min(found, key=rank)["id"])
-
-
-def side(db: sqlite_utils.Database, rater_id: int, study: str, rng: random.Random) -> str:
-    """Which contestant goes left: random, balanced per rater in blocks of two."""
-    mine = db.conn.execute(
-        f"SELECT count(*), (SELECT left_is FROM ({_OF_RATER}) ORDER BY seq DESC LIMIT 1) "
-        f"FROM ({_OF_RATER})",
-        {"rater": rater_id, "study": study},
-    ).fetchone()
-    if mine[0] % 2:
-        return "b" if mine[1] == "a" else "a"
-    return rng.choice("ab")
-
-
 def issue(
-    db: sqlite_utils.Database, at: datetime, rater_id: int, comparison_id: str, left_is: str
+    db: sqlite_utils.Database,
+    at: datetime,
+    rater_id: int,
+    comparison_id: str,
+    left_is: str,
+    *,
+    purpose: Purpose = "vote",
+    probability: float | None = None,
 ) -> str:
     """Give a comparison to a rater; returns the assignment's id (32 hex digits)."""
     assignment_id = secrets.token_hex(16)
     db.conn.execute(
-        "INSERT INTO assignments (id, comparison_id, rater_id, left_is, state, issued_at) "
-        "VALUES (?,?,?,?,'open',?)",
-        (assignment_id, comparison_id, rater_id, left_is, iso(at)),
+        "INSERT INTO assignments (id, comparison_id, rater_id, left_is, state, issued_at, purpose, "
+        "probability) VALUES (?,?,?,?,'open',?,?,?)",
+        (assignment_id, comparison_id, rater_id, left_is, iso(at), purpose, probability),
     )
     return assignment_id
 
@@ -142,9 +110,23 @@ def progress(db: sqlite_utils.Database, rater_id: int, study: str) -> Progress:
     return Progress(
         done=states.count("voted"),
         skipped=states.count("skipped") + states.count("reported"),
-        total=db["comparisons"].count_where("kind = 'prepared' AND study = ?", [study]),
+        total=_share(db, study, len(states)),
         median_seconds=statistics.median(seconds) if seconds else None,
     )
+
+
+def _share(db: sqlite_utils.Database, study: str, had: int) -> int:
+    """How many pairs of a study a rater may expect: all, or their part where the raters are named."""
+    pairs = db["comparisons"].count_where("kind = 'prepared' AND study = ?", [study])
+    filed = filing.find(db, study)
+    if filed is None or not filed.protocol.raters:
+        return pairs
+    gold = db["comparisons"].count_where(
+        "kind = 'prepared' AND study = :study AND external_id IN (SELECT value FROM json_each(:gold))",
+        {"study": study, "gold": json.dumps(list(filed.protocol.gold))},
+    )
+    each = math.ceil((pairs - gold) * filed.protocol.overlap / len(filed.protocol.raters)) + gold
+    return min(pairs, max(had, each))
 
 
 def summaries(db: sqlite_utils.Database) -> list[StudySummary]:

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from reviews import audit
+from reviews.ballots import Ballot, read_better, read_spans
 from reviews.database import Database, plain_errors
-from reviews.errors import (
-    AssignmentClosed,
-    BadVote,
-    NotFinished,
-    NotYours,
-    UnknownAssignment,
-)
+from reviews.errors import AssignmentClosed, NotFinished, NotYours, UnknownAssignment
 from reviews.records import (
-    CHOICES,
     FEWEST_RATERS,
     IDENTITY_LEAK,
-    REASON_LIMIT,
     Counted,
     Kind,
     State,
     VoteCount,
     VoteRow,
     case_of,
-    clean_text,
     iso,
     moment,
     winner_of,
@@ -43,13 +32,12 @@ if TYPE_CHECKING:
 
 Outcome = Literal["recorded", "same", "conflict"]
 NO_SUCH = "no such assignment for you; open the page again"
-_LONGEST_VOTE_S = 7 * 24 * 3600.0
-_RATING_KEY = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 # A prepared pair was finished when it was filed (it cannot be filed otherwise).
 _FACTS = """
 SELECT s.seq, s.rater_id, u.disabled_at IS NOT NULL AS disabled, s.state, c.kind,
-  v.revision, v.choice, v.reason, v.ratings, v.seconds,
+  v.revision, v.choice, v.reason, v.ratings, v.seconds, v.spans, v.better,
+  (SELECT t.state = 'closed' FROM studies t WHERE t.name = c.study) AS closed,
   CASE c.kind WHEN 'prepared' THEN 1 ELSE
     (SELECT 2 * count(*) FROM turns t WHERE t.comparison_id = s.comparison_id) END AS wanted,
   CASE c.kind WHEN 'prepared' THEN 1 ELSE
@@ -62,7 +50,9 @@ WHERE s.id = ? ORDER BY v.revision DESC LIMIT 1
 """
 _MARK = """
 UPDATE assignments SET state = 'voted' WHERE seq = ? AND state = ? AND rater_id IN (
-  SELECT id FROM users WHERE disabled_at IS NULL)
+  SELECT id FROM users WHERE disabled_at IS NULL) AND NOT EXISTS (
+  SELECT 1 FROM comparisons c JOIN studies t ON t.name = c.study
+  WHERE c.id = assignments.comparison_id AND t.state = 'closed')
 """
 
 
@@ -79,23 +69,11 @@ class Facts(NamedTuple):
     reason: str
     ratings: str
     seconds: float | None
+    spans: str
+    better: str
+    closed: int | None
     wanted: int
     finished: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ballot:
-    """A vote that passed every check of its form; `ratings` is canonical JSON."""
-
-    choice: str
-    reason: str
-    ratings: str
-    seconds: float | None
-
-    @property
-    def content(self) -> tuple[str, str, str]:
-        """What makes two ballots the same: everything but the time taken."""
-        return (self.choice, self.reason, self.ratings)
 
 
 def check_id(assignment_id: object) -> str:
@@ -103,27 +81,6 @@ def check_id(assignment_id: object) -> str:
     if isinstance(assignment_id, str) and len(assignment_id) <= 64 and assignment_id.isalnum():
         return assignment_id
     raise UnknownAssignment(NO_SUCH)
-
-
-def make_ballot(
-    choice: object, reason: object, ratings: Mapping[str, int] | None, seconds: object
-) -> Ballot:
-    """Check a vote's form. Raises BadVote; a senseless time becomes None, it costs no vote."""
-    if not isinstance(choice, str) or choice not in CHOICES:
-        raise BadVote(f"the choice must be one of {', '.join(CHOICES)}")
-    if not isinstance(reason, str):
-        raise BadVote("the reason must be text")
-    reason = clean_text(reason).strip()
-    if len(reason) > REASON_LIMIT:
-        raise BadVote(f"the reason has {len(reason)} characters, at most {REASON_LIMIT} fit")
-    for key, value in (ratings or {}).items():
-        whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10
-        if not whole or not isinstance(key, str) or not _RATING_KEY.fullmatch(key):
-            raise BadVote("a rating is a short lower-case word with a whole number from 0 to 10")
-    taken: float | None = None
-    if isinstance(seconds, int | float) and math.isfinite(seconds):
-        taken = round(float(seconds), 3) if 0 <= seconds <= _LONGEST_VOTE_S else None
-    return Ballot(choice, reason, audit.canonical(ratings) if ratings else "{}", taken)
 
 
 def cast(
@@ -168,10 +125,13 @@ def _decide(facts: Facts, ballot: Ballot, revise: bool) -> Outcome | None:
     if facts.revision is not None:
         if not revise:
             return "same" if facts.choice == ballot.choice else "conflict"
-        if (facts.choice, facts.reason, facts.ratings) == ballot.content:
+        standing = (facts.choice, facts.reason, facts.ratings, facts.spans, facts.better)
+        if standing == ballot.content:
             return "same"
     if facts.state == "reported" or (facts.state == "skipped" and facts.kind == "live"):
         raise AssignmentClosed(f"this pair was {facts.state}; it takes no vote any more")
+    if facts.closed:
+        raise AssignmentClosed("the study is closed; it takes no vote any more")
     if not facts.wanted or facts.finished != facts.wanted:
         raise NotFinished("both answers must be finished before the vote")
     return None
@@ -182,21 +142,22 @@ class _Ready:
 
     def __init__(self, at: str, assignment_id: str, facts: Facts, ballot: Ballot) -> None:
         revision = (facts.revision or 0) + 1
+        extras = (ballot.spans, ballot.better)
         values = (revision, ballot.choice, ballot.reason, ballot.ratings, ballot.seconds)
         before = ""
         if facts.revision is not None:
             old = (facts.revision, facts.choice, facts.reason, facts.ratings, facts.seconds)
-            before = audit.canonical(audit.vote_after(*old))
+            before = audit.canonical(audit.vote_after(*old, facts.spans, facts.better))
         self.facts = facts
         self.assignment_id = assignment_id
-        self.vote = (assignment_id, *values, at)
+        self.vote = (assignment_id, *values, at, *extras)
         self.log = audit.Row(
             at,
             f"user:{facts.rater_id}",
             "vote" if revision == 1 else "revote",
             f"assignment:{assignment_id}",
             before,
-            audit.canonical(audit.vote_after(*values)),
+            audit.canonical(audit.vote_after(*values, *extras)),
         )
 
     def write(self, conn: sqlite3.Connection) -> bool:
@@ -211,7 +172,8 @@ class _Ready:
             done = conn.execute(_MARK, (facts.seq, facts.state))
             if done.rowcount != 1:
                 return False
-        conn.execute("INSERT INTO votes VALUES (?,?,?,?,?,?,?)", self.vote)
+        conn.execute("INSERT INTO votes VALUES (?,?,?,?,?,?,?,?,?)", self.vote)
+        conn.execute("DELETE FROM drafts WHERE assignment_id = ?", (self.assignment_id,))
         audit.append_row(conn, self.log)
         return True
 
@@ -225,27 +187,47 @@ turned AS (SELECT comparison_id, count(*) AS turns FROM turns GROUP BY compariso
 SELECT v.assignment_id, s.comparison_id, raters.number, c.study, c.kind, c.contestant_a,
   c.contestant_b, v.choice, NULL, s.left_is, turned.turns, c.department, c.intent, c.language,
   c.external_id, c.source, v.reason, v.ratings, v.seconds, v.revision, v.at,
-  EXISTS (SELECT 1 FROM flags f WHERE f.comparison_id = c.id AND f.flag = :leak)
+  EXISTS (SELECT 1 FROM flags f WHERE f.comparison_id = c.id AND f.flag = :leak),
+  s.purpose, v.spans, v.better, s.probability,
+  coalesce(v.seconds < json_extract(p.protocol, '$.fastest_s'), 0)
 FROM assignments s
 JOIN votes v ON v.assignment_id = s.id
 JOIN comparisons c ON c.id = s.comparison_id
 JOIN raters ON raters.rater_id = s.rater_id
 JOIN turned ON turned.comparison_id = s.comparison_id
-WHERE s.state = 'voted' AND (:study IS NULL OR c.study = :study) AND NOT EXISTS (
+LEFT JOIN studies p ON p.name = c.study
+WHERE s.state = 'voted' AND (:study IS NULL OR c.study = :study)
+  AND (:rater IS NULL OR s.rater_id = :rater) AND NOT EXISTS (
   SELECT 1 FROM votes w WHERE w.assignment_id = v.assignment_id AND w.revision > v.revision)
+  AND (:adjudicated IS NULL OR CASE s.purpose WHEN 'vote' THEN NOT :adjudicated OR NOT EXISTS (
+    SELECT 1 FROM assignments d WHERE d.comparison_id = s.comparison_id
+    AND d.purpose = 'adjudication' AND d.state = 'voted') ELSE :adjudicated END)
 ORDER BY s.seq
 """
 
 
-def rows(db: sqlite_utils.Database, study: str | None = None) -> Iterator[VoteRow]:
-    """The last revision of every vote, in the order in which the pairs were given out."""
+def rows(
+    db: sqlite_utils.Database,
+    study: str | None = None,
+    *,
+    adjudicated: bool | None = False,
+    rater_id: int | None = None,
+) -> Iterator[VoteRow]:
+    """The last revision of every vote, in the order in which the pairs were given out.
+
+    adjudicated: False leaves a senior's verdicts out; True puts each in the place of all votes on
+    its comparison; None gives every vote of both kinds. rater_id: only this account's.
+    """
     cursor = db.conn.cursor()
     cursor.row_factory = None
-    for row in cursor.execute(_ROWS, {"study": study, "leak": IDENTITY_LEAK}):
+    asked = {"study": study, "leak": IDENTITY_LEAK, "adjudicated": adjudicated, "rater": rater_id}
+    for row in cursor.execute(_ROWS, asked):
         values = list(row)
         values[8] = winner_of(values[7], values[9])
         values[17] = json.loads(values[17]) if values[17] != "{}" else {}
         values[20], values[21] = moment(values[20]), bool(values[21])
+        values[23], values[24] = read_spans(values[23]), read_better(values[24])
+        values[26] = bool(values[26])
         yield VoteRow(*values)
 
 
@@ -258,8 +240,12 @@ def flag_leak(database: Database, at: datetime, comparison_id: str) -> None:
             audit.append(db.conn, at, "system", "flag", subject, None, {"flag": IDENTITY_LEAK})
 
 
-def counted(db: sqlite_utils.Database, study: str | None, *, with_leaks: bool) -> Counted:
+def counted(
+    db: sqlite_utils.Database, study: str | None, *, with_leaks: bool, adjudicated: bool = False
+) -> Counted:
     """The last revision of every vote, those that look alike counted together.
+
+    adjudicated: whether a senior's verdict takes the place of the votes on its comparison.
 
     Votes on a comparison that is flagged for an identity leak are left out, unless with_leaks.
     Three scans are joined here: SQLite would seek every row anew, twice as slow for many votes.
@@ -269,9 +255,12 @@ def counted(db: sqlite_utils.Database, study: str | None, *, with_leaks: bool) -
     cursor.execute("SELECT id, study, contestant_a, contestant_b, external_id FROM comparisons")
     pairs = {row[0]: row[1:] for row in cursor if study in (None, row[1])}
     cursor.execute(
-        "SELECT id, comparison_id, left_is, rater_id FROM assignments WHERE state = 'voted'"
+        "SELECT id, comparison_id, left_is, rater_id, purpose FROM assignments "
+        "WHERE state = 'voted'"
     )
-    every = [row for row in cursor if row[1] in pairs]
+    voted = [row for row in cursor if row[1] in pairs]
+    decided = {row[1] for row in voted if row[4] == "adjudication"} if adjudicated else set()
+    every = [row[:4] for row in voted if (row[4] == "adjudication") == (row[1] in decided)]
     cursor.execute("SELECT comparison_id FROM flags WHERE flag = ?", (IDENTITY_LEAK,))
     leaks = set() if with_leaks else {row[0] for row in cursor}
     given = [row for row in every if row[1] not in leaks]

@@ -1,0 +1,236 @@
+"""A study's protocol in the record: filed as a draft, frozen before its first pair, closed by a rule or by a person."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from reviews import audit, stopping
+from reviews.errors import AssignmentClosed, BadStudy, NotInvited, StudyFrozen
+from reviews.protocol import Protocol, Study
+from reviews.records import LIVE_STUDY, OPEN_FOR, REASON_LIMIT, clean_text, iso, moment
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+# Per comparison of the study: its contestants and how its standing votes came out.
+_OUTCOMES = """
+SELECT c.contestant_a AS a, c.contestant_b AS b,
+  coalesce(sum(v.choice IN ('left', 'right') AND (v.choice = 'left') = (s.left_is = 'a')), 0) AS won,
+  coalesce(sum(v.choice IN ('left', 'right') AND (v.choice = 'left') <> (s.left_is = 'a')), 0) AS lost,
+  count(v.choice) AS votes
+FROM comparisons c
+LEFT JOIN assignments s ON s.comparison_id = c.id AND s.state = 'voted' AND s.purpose = 'vote'
+LEFT JOIN votes v ON v.assignment_id = s.id AND v.revision = (
+  SELECT max(revision) FROM votes w WHERE w.assignment_id = s.id)
+WHERE c.study = ? GROUP BY c.id
+"""
+
+
+def find(db: sqlite_utils.Database, name: str) -> Study | None:
+    """The filed study of this name."""
+    row = db.conn.execute("SELECT * FROM studies WHERE name = ?", (name,)).fetchone()
+    return _study(row) if row else None
+
+
+def every(db: sqlite_utils.Database) -> list[Study]:
+    """Every filed study, by name."""
+    return [_study(row) for row in db.conn.execute("SELECT * FROM studies ORDER BY name")]
+
+
+def _study(row: sqlite3.Row) -> Study:
+    def when(key: str) -> datetime | None:
+        return moment(row[key]) if row[key] else None
+
+    return Study(
+        Protocol.from_json(row["protocol"]), row["state"], row["sha256"], moment(row["filed_at"]),
+        when("frozen_at"), when("closed_at"), row["close_reason"],
+    )  # fmt: skip
+
+
+def file(db: sqlite_utils.Database, at: datetime, protocol: Protocol, actor: int | str) -> Study:
+    """File a protocol as a draft; a draft of the same name is replaced.
+
+    Raises StudyFrozen when the study has begun with another protocol, BadStudy for the live study's
+    name or when votes stand in a study that never had a protocol.
+    """
+    if protocol.name == LIVE_STUDY:
+        raise BadStudy(f"the name {LIVE_STUDY!r} is kept for comparisons outside of any study")
+    before = find(db, protocol.name)
+    if before is not None and before.sha256 == protocol.sha256:
+        return before
+    if before is not None and before.state != "draft":
+        raise StudyFrozen(
+            f"study {protocol.name!r} is {before.state} with protocol {before.sha256[:16]}; "
+            "file a changed protocol under another name"
+        )
+    if before is None and _has_assignments(db, protocol.name):
+        raise BadStudy(
+            f"study {protocol.name!r} was begun without a protocol; file it under another name"
+        )
+    values = (protocol.canonical(), protocol.sha256, iso(at), protocol.name)
+    if before is None:
+        db.conn.execute(
+            "INSERT INTO studies (protocol, sha256, state, filed_at, name) VALUES (?,?,'draft',?,?)",
+            values,
+        )
+    else:
+        db.conn.execute(
+            "UPDATE studies SET protocol = ?, sha256 = ?, filed_at = ? WHERE name = ?", values
+        )
+    _log(db, at, actor, "study.file", protocol.name, before, {"sha256": protocol.sha256})
+    return _must_find(db, protocol.name)
+
+
+def _has_assignments(db: sqlite_utils.Database, study: str) -> bool:
+    query = (
+        "SELECT 1 FROM assignments s JOIN comparisons c ON c.id = s.comparison_id "
+        "WHERE c.study = ? LIMIT 1"
+    )
+    return db.conn.execute(query, (study,)).fetchone() is not None
+
+
+def _must_find(db: sqlite_utils.Database, name: str) -> Study:
+    found = find(db, name)
+    if found is None:
+        raise BadStudy(f"study {name!r} has no filed protocol")
+    return found
+
+
+def freeze(db: sqlite_utils.Database, at: datetime, name: str, actor: int | str) -> Study:
+    """From now on the protocol stays as it is; done by the first pair given out, if not before. Raises BadStudy."""
+    study = _must_find(db, name)
+    if study.state != "draft":
+        return study
+    db.conn.execute(
+        "UPDATE studies SET state = 'frozen', frozen_at = ? WHERE name = ?", (iso(at), name)
+    )
+    _log(db, at, actor, "study.freeze", name, study, {"sha256": study.sha256})
+    return _must_find(db, name)
+
+
+def close(
+    db: sqlite_utils.Database, at: datetime, name: str, actor: int | str, reason: str
+) -> Study:
+    """The study takes no more votes; what was cast stays. Raises BadStudy."""
+    study = _must_find(db, name)
+    reason = clean_text(reason).strip()
+    if len(reason) > REASON_LIMIT:
+        raise BadStudy(f"the reason has {len(reason)} characters, at most {REASON_LIMIT} fit")
+    if study.state == "closed":
+        return study
+    db.conn.execute(
+        "UPDATE studies SET state = 'closed', closed_at = ?, close_reason = ?, "
+        "frozen_at = coalesce(frozen_at, ?) WHERE name = ?",
+        (iso(at), reason, iso(at), name),
+    )
+    after = {"sha256": study.sha256, "reason_sha256": audit.digest(reason)}
+    _log(db, at, actor, "study.close", name, study, after)
+    return _must_find(db, name)
+
+
+def _log(
+    db: sqlite_utils.Database,
+    at: datetime,
+    actor: int | str,
+    action: str,
+    name: str,
+    before: Study | None,
+    after: dict[str, Any],
+) -> None:
+    old = {"state": before.state, "sha256": before.sha256} if before else None
+    audit.append(db.conn, at, actor, action, f"study:{name}", old, after)
+
+
+def check_invited(db: sqlite_utils.Database, study: Study, rater_id: int) -> None:
+    """Raises NotInvited when the protocol names raters and this is none of them."""
+    raters = {name.casefold() for name in study.protocol.raters}
+    if raters:
+        row = db.conn.execute("SELECT name FROM users WHERE id = ?", (rater_id,)).fetchone()
+        if row is None or row["name"].casefold() not in raters:
+            raise NotInvited(f"study {study.name!r} names its raters; ask who runs it")
+
+
+def is_due(db: sqlite_utils.Database, at: datetime, study: Study) -> str:
+    """The closing rule that is met: votes, until, sequential or overlap; empty when none is."""
+    rule = study.protocol.closing
+    if rule.until is not None and at.date() > date.fromisoformat(rule.until):
+        return "until"
+    rows = db.conn.execute(_OUTCOMES, (study.name,)).fetchall()
+    if rule.votes is not None and sum(row["votes"] for row in rows) >= rule.votes:
+        return "votes"
+    if rule.sequential and _settled(rows, rule.alpha):
+        return "sequential"
+    overlap = study.protocol.overlap
+    if study.protocol.kind != "live" and rows and all(row["votes"] >= overlap for row in rows):
+        return "overlap"
+    return ""
+
+
+def _settled(rows: list[sqlite3.Row], alpha: float) -> bool:
+    """Whether evidence that survives looking has decided every pair of contestants."""
+    pairs: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        counts = pairs.setdefault((row["a"], row["b"]), [0, 0])
+        counts[0] += row["won"]
+        counts[1] += row["lost"]
+    return bool(pairs) and all(
+        stopping.evidence(w, lost, comparisons=len(pairs), alpha=alpha).decision != "open"
+        for w, lost in pairs.values()
+    )
+
+
+def enter(
+    db: sqlite_utils.Database, at: datetime, name: str, rater_id: int
+) -> tuple[Study | None, bool]:
+    """(the filed study or None, whether it takes votes), inside a write transaction.
+
+    A study whose rule is met is closed here. Raises NotInvited.
+    """
+    study = find(db, name)
+    if study is None:
+        return None, True
+    check_invited(db, study, rater_id)
+    if study.state != "closed" and (rule := is_due(db, at, study)):
+        study = close(db, at, name, "system", f"closing rule: {rule}")
+    return study, study.state != "closed"
+
+
+def begin_live(
+    db: sqlite_utils.Database,
+    at: datetime,
+    name: str,
+    rater_id: int,
+    contestants: tuple[str, str],
+) -> None:
+    """Whether a live comparison may begin in a study; freezes its protocol. In a write transaction.
+
+    Raises NotInvited, BadStudy for contestants that the protocol does not name, AssignmentClosed
+    for a closed study.
+    """
+    study, takes_votes = enter(db, at, name, rater_id)
+    if study is None:
+        return
+    if not takes_votes:
+        raise AssignmentClosed(f"study {name!r} is closed; it takes no vote any more")
+    if study.protocol.kind != "live":
+        raise BadStudy(f"study {name!r} compares prepared pairs; open it on the review page")
+    named = study.protocol.contestants
+    if strange := [c for c in contestants if named and c not in named]:
+        raise BadStudy(f"study {name!r} does not compare {', '.join(strange)}")
+    freeze(db, at, name, "system")
+
+
+def protocol_of(db: sqlite_utils.Database, comparison_id: str) -> Protocol | None:
+    """The protocol of the study that a comparison belongs to."""
+    row = db.conn.execute(
+        "SELECT t.protocol FROM comparisons c JOIN studies t ON t.name = c.study WHERE c.id = ?",
+        (comparison_id,),
+    ).fetchone()
+    return Protocol.from_json(row["protocol"]) if row else None
+
+
+def since(at: datetime) -> str:
+    """Open pairs given out before this lie with nobody, as the record writes moments."""
+    return iso(at - OPEN_FOR)
