@@ -28,6 +28,7 @@ from huatuo.config import ROOT, AppConfig, Protocol, read_models, read_protocol,
 from huatuo.engines.pool import Pool
 from huatuo.engines.watch import Watcher
 from huatuo.errors import ConfigError, HuatuoError
+from huatuo.openid import Provider
 from huatuo.ui import admin, chat, compare, download, models, results, review
 from huatuo.writing import Desk
 from reviews.chats import Chats
@@ -131,7 +132,8 @@ def make_app(parts: Parts) -> FastAPI:
             await pool.close()
             store.close()
 
-    return web.build_app(config, accounts, pages, [download.route(store)], lifespan)
+    provider = Provider.of(config)
+    return web.build_app(config, accounts, pages, [download.route(store)], lifespan, provider)
 
 
 async def _tidy(parts: Parts) -> None:

@@ -32,7 +32,7 @@ from huatuo.identity import (
 )
 from huatuo.passwords import Hasher, check_password, folded, password_problem
 from reviews.database import DEFAULT_NAME, Database
-from reviews.errors import RecordError
+from reviews.errors import NameTaken, RecordError, UnknownAssignment
 from reviews.migrations import migrate
 from reviews.people import RESET, Identity, Invitation, People, SessionRow, User
 from reviews.records import clean_text, utcnow
@@ -94,12 +94,12 @@ class Accounts:
     def touch(self, token: str | None) -> None:
         """Notes that the session is in use, at most every five minutes."""
         row = self._row(token)
-        if row is not None and self._now() - row.seen_at.timestamp() > TOUCH_S:
+        if row is not None and self.now() - row.seen_at.timestamp() > TOUCH_S:
             self.people.touch_session(row.token_hash)
 
     def visit(self, remote: str = "") -> str:
         """Token of a new visitor. Raises TooFast after 60 at once from one address (then 1/s)."""
-        if not self.people.take("visit:" + digest(remote)[:32], 60, 1.0, self._now()):
+        if not self.people.take("visit:" + digest(remote)[:32], 60, 1.0, self.now()):
             raise TooFast("too many new visits from this address; wait a minute")
         return self._open(None, self.config.chat_retention_days)
 
@@ -110,7 +110,7 @@ class Accounts:
 
     def end_old_sessions(self) -> None:
         """Forgets the sessions that have expired."""
-        self.people.purge_sessions(self._now())
+        self.people.purge_sessions(self.now())
 
     # Signing in
 
@@ -191,12 +191,12 @@ class Accounts:
         token = secrets.token_urlsafe(32)
         found = next((i for i in self.people.open_invitations() if i.id == shown), None)
         hours = RESET_HOURS if found is not None and found.role == RESET else INVITATION_HOURS
-        end = self._now() + 3600.0 * hours
+        end = self.now() + 3600.0 * hours
         return token, self.people.renew_invitation(shown, digest(token), end, actor)
 
     def _new_link(self, role: str, name: str, hours: int, actor: int | str) -> str:
         token = secrets.token_urlsafe(32)
-        self.people.add_invitation(digest(token), role, name, self._now() + 3600.0 * hours, actor)
+        self.people.add_invitation(digest(token), role, name, self.now() + 3600.0 * hours, actor)
         return token
 
     def invitation(self, token: str) -> Invitation | None:
@@ -222,7 +222,7 @@ class Accounts:
         """Token of a session of the account behind a one-time link, which is used up by it.
 
         With an identity the account signs in by that, and needs no password ("").
-        Raises Forbidden (used, expired, or an identity that another account has), InputError.
+        Raises Forbidden (used, expired), IdentityTaken, InputError.
         """
         found = self.invitation(token)
         if found is None:
@@ -232,7 +232,7 @@ class Accounts:
         try:
             hashed = self._hasher.hash(password) if password else ""
             user = self.people.use_invitation(digest(token), hashed, identity)
-        except RecordError as error:
+        except (UnknownAssignment, NameTaken) as error:
             raise Forbidden("this link was used or has expired; ask for a new one") from error
         self.people.clear_failures(_failures_of(user.name))
         self.sign_out(old)
@@ -268,28 +268,31 @@ class Accounts:
         }
         for count, seconds in limits[action]:
             key = f"{action}/{seconds:.0f}:{session.owner}"
-            if not self.people.take(key, count, count / seconds, self._now()):
+            if not self.people.take(key, count, count / seconds, self.now()):
                 raise TooFast(f"no more than {count} in {seconds:.0f} s; wait a little")
 
     # Inside
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds since 1970 by the clock of the accounts."""
         return self._clock().timestamp()
 
     def _row(self, token: str | None) -> SessionRow | None:
-        if token is None or not TOKEN.fullmatch(token):
-            return None
-        row = self.people.session(digest(token))
+        return self.row_of(digest(token)) if token and TOKEN.fullmatch(token) else None
+
+    def row_of(self, token_hash: str) -> SessionRow | None:
+        """The open session whose token has this hash."""
+        row = self.people.session(token_hash)
         return None if row is None or row.disabled or row.expires_at <= self._clock() else row
 
     def _open(self, user_id: int | None, days: int, seen: Mapping[str, str] | None = None) -> str:
         token = secrets.token_urlsafe(32)
-        self.people.add_session(digest(token), user_id, self._now() + 86_400.0 * days, seen)
+        self.people.add_session(digest(token), user_id, self.now() + 86_400.0 * days, seen)
         return token
 
     def _checked(self, name: str, password: str, remote: str) -> User:
         """The account of this name and password; takes as long for an unknown name."""
-        since = self._now() - 60.0 * self.config.lock_minutes
+        since = self.now() - 60.0 * self.config.lock_minutes
         place = "sign-in-from:" + digest(remote)[:32]
         if self.people.failures(place, since) >= ADDRESS_FAILURES:
             raise TooFast("too many wrong passwords from this address; wait some minutes")
@@ -300,11 +303,11 @@ class Accounts:
                 raise LockedOut(
                     f"too many wrong passwords; wait {self.config.lock_minutes} minutes"
                 )
-            self.people.add_failure(key, self._now())
+            self.people.add_failure(key, self.now())
         user = self.people.user_named(name)
         right = self._hasher.fits(user.password_hash if user else "", password)
         if user is None or not right or user.disabled_at is not None or user.role not in ROLES:
-            self.people.add_failure(place, self._now())
+            self.people.add_failure(place, self.now())
             raise NotSignedIn("name or password is wrong")
         self.people.clear_failures(key)
         return user

@@ -51,8 +51,10 @@ from huatuo.guard import (
     Step,
     language_in,
 )
+from huatuo.openid import BACK, Provider
 from huatuo.sessions import OwnEvents, Sessions
 from huatuo.ui import account, frame, plain, signin
+from huatuo.ui import provider as provider_pages
 from huatuo.ui.files import gradio_asset, static_file, static_url
 from huatuo.ui.text import LANGUAGES, Language, say
 from reviews.errors import RecordError
@@ -86,8 +88,10 @@ class Route:
     limit: str | None = None
 
 
-def route_table(pages: Sequence[Page], routes: Sequence[Route] = ()) -> list[Rule]:
-    """Every request that may be made, and by whom; all else is 404."""
+def route_table(
+    pages: Sequence[Page], routes: Sequence[Route] = (), *, provider: bool = False
+) -> list[Rule]:
+    """Every request that may be made, and by whom; all else is 404. provider: whether there is one."""
     table = [
         Rule("GET", "/", None),
         Rule("GET", f"{_L}/?", None),
@@ -106,6 +110,8 @@ def route_table(pages: Sequence[Page], routes: Sequence[Route] = ()) -> list[Rul
             "document",
         ),
     ]
+    if provider:
+        table += [Rule("POST", f"{_L}/openid", None), Rule("GET", BACK, None)]
     for page in pages:
         at = f"{_L}/{re.escape(page.name)}"
         table += [
@@ -133,6 +139,7 @@ def build_app(
     pages: Sequence[Page],
     routes: Sequence[Route] = (),
     lifespan: Lifespan | None = None,
+    provider: Provider | None = None,
 ) -> FastAPI:
     """The whole app. The first page is the one that "/" leads to."""
     app = FastAPI(
@@ -143,6 +150,8 @@ def build_app(
     ways = signin.Ways(accounts, titles)
     app.include_router(signin.router(accounts, ways))
     app.include_router(account.router(accounts))
+    if provider is not None:
+        app.include_router(provider_pages.router(accounts, provider, ways))
     for route in routes:
         app.add_api_route(
             route.path, route.endpoint, methods=list(route.methods), response_model=None
@@ -154,7 +163,7 @@ def build_app(
     app.add_middleware(OwnEvents, functions=functions)
     app.add_middleware(Sessions, accounts=accounts, again_page=plain.again_page)
     app.add_middleware(Origins)
-    app.add_middleware(AllowList, rules=route_table(pages, routes))
+    app.add_middleware(AllowList, rules=route_table(pages, routes, provider=provider is not None))
     app.add_middleware(Bodies)
     app.add_middleware(Hosts, config=config)
     app.add_middleware(
