@@ -15,6 +15,7 @@ READERS = {  # the first pattern that fits counts
     "app.toml": "huatuo.config:AppConfig",
     "models/*.toml": "huatuo.config:ModelConfig",
     "protocols/*.toml": "huatuo.config:Protocol",
+    "studies/*.toml": "huatuo.study_files:StudyFile",
     "nano/corpus.toml": "training.corpus:CorpusConfig",
     "nano/argument.toml": "training.argument:ArgumentConfig",
     "judge.toml": "training.judge:JudgeConfig",
