@@ -101,7 +101,7 @@ def _balanced(
         return None
 
     def rank(row: sqlite3.Row) -> tuple[int, int, bytes]:
-        digest = hashlib.sha256(f"{seed}:{row['id']}".encode()).digest()
+        digest = hashlib.sha256(f"{seed}:{_filed_as(row)}".encode()).digest()
         return (row["votes"], row["opened"], digest)
 
     if len(had) % 2:
@@ -123,9 +123,10 @@ def _active(
     number = {name: i for i, name in enumerate(names)}
     cases = Counter(row["external_id"] for row in had)
     pairs = Counter((row["contestant_a"], row["contestant_b"]) for row in had)
+    by_file = {_filed_as(row): str(row["id"]) for row in found}
     offers = [
         Offer(
-            row["id"], number[row["contestant_a"]], number[row["contestant_b"]],
+            _filed_as(row), number[row["contestant_a"]], number[row["contestant_b"]],
             row["votes"] + row["opened"], cases[row["external_id"]],
             pairs[row["contestant_a"], row["contestant_b"]],
         )
@@ -139,7 +140,12 @@ def _active(
     ]
     gain = _gains(votes, names)
     drawn = pairing.draw(offers, gain, np.random.default_rng(seed), rater_lean=lean)
-    return Draw(drawn.id, drawn.left_is, drawn.probability) if drawn else None
+    return Draw(by_file[drawn.id], drawn.left_is, drawn.probability) if drawn else None
+
+
+def _filed_as(row: sqlite3.Row) -> str:
+    """What a pair is called in its file: unlike its id in the record, the same wherever it is filed."""
+    return "\n".join((row["external_id"], row["contestant_a"], row["contestant_b"]))
 
 
 def _gains(votes: list[VoteCount], names: list[str]) -> Array:

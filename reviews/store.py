@@ -99,23 +99,41 @@ class Store(StudyStore):
         settings_a: Mapping[str, Any] | None = None,
         settings_b: Mapping[str, Any] | None = None,
         study: str = LIVE_STUDY,
+        case: Case | None = None,
     ) -> Assignment:
-        """Begin a live comparison for a rater. Raises RecordError for one contestant twice."""
+        """Begin a live comparison for a rater. case: the one that the rater plays, of `study`.
+
+        Raises RecordError for one contestant twice.
+        """
         if contestant_a == contestant_b:
             raise RecordError(f"{contestant_a} cannot be compared with itself")
         at, comparison_id = self.database.clock(), secrets.token_hex(16)
         values = (
-            comparison_id, studies.check_name(study), contestant_a, contestant_b, language,
-            studies.settings_text(settings_a), studies.settings_text(settings_b), iso(at),
+            comparison_id, studies.check_name(study), contestant_a, contestant_b,
+            case.department if case else "", case.intent if case else "", language,
+            studies.settings_text(settings_a), studies.settings_text(settings_b),
+            case.id if case else "", iso(at),
         )  # fmt: skip
         with self.database.write() as db:
             comparisons.check_rater(db, rater_id)
+            filing.begin_live(db, at, study, rater_id, (contestant_a, contestant_b))
             db.conn.execute(
-                "INSERT INTO comparisons VALUES (?,'live',?,?,?,'','',?,?,?,'','',?)", values
+                "INSERT INTO comparisons VALUES (?,'live',?,?,?,?,?,?,?,?,?,'',?)", values
             )
             return comparisons.find_assignment(
                 db, studies.issue(db, at, rater_id, comparison_id, left_is)
             )
+
+    def next_card(self, rater_id: int) -> tuple[str, Case] | None:
+        """(study, case) of the first card that this rater has not played; None when there is none."""
+        with self.database.read() as db:
+            return studies.next_card(db, rater_id)
+
+    def card(self, study: str, case_id: str) -> Case | None:
+        """The case of a study if it has a card to be played, else None."""
+        with self.database.read() as db:
+            found = [case for case in studies.cases(db, study) if case.id == case_id]
+            return found[0] if found and found[0].card else None
 
     def current_live(self, rater_id: int) -> Assignment | None:
         """The rater's newest live assignment that is still open."""
