@@ -374,6 +374,7 @@ def rewrite(page: str, nonce: str, language: Language) -> str:
         '<link rel="icon" href="/favicon.ico">'
         f'<link rel="stylesheet" href="{static_url("style.css")}">'
         f'<script src="{static_url("page.js")}"></script>'
+        f'<script src="{static_url("copy.js")}"></script>'
     )
     words = f"<noscript><p>{say('web.no_script', language)}</p></noscript>"
     return page.replace("</head>", f"{ours}</head>", 1).replace(

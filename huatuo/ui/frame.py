@@ -5,7 +5,7 @@ import html as escape
 import inspect
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -22,6 +22,7 @@ PAGES: tuple[tuple[str, str], ...] = (
     ("compare", "physician"),
     ("review", "physician"),
     ("results", "researcher"),
+    ("studies", "researcher"),
     ("models", "researcher"),
     ("admin", "admin"),
 )
@@ -94,6 +95,16 @@ def header(session: Session, page: str, language: Language) -> str:
         f"{account}</span></div>"
         f'<p class="limits">{say("notice.limits", language)}</p></div>'
     )
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A plain table as HTML; every cell is text."""
+    head = "".join(f'<th scope="col">{escape.escape(column)}</th>' for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def blocks(page: str, language: Language) -> gr.Blocks:
