@@ -41,11 +41,20 @@ class Pane:
 
 @dataclass(frozen=True)
 class DuelTurn:
-    """One question and its two answers, by the side they are shown on."""
+    """One question and its two answers, by the side they are shown on.
+
+    question_right: what was asked on the right where that differs (a simulated patient answers each side).
+    """
 
     question: str
     left: Pane
     right: Pane
+    question_right: str = ""
+
+    @property
+    def asked_right(self) -> str:
+        """The question that the right side answered."""
+        return self.question_right or self.question
 
 
 @dataclass(frozen=True)
@@ -216,7 +225,7 @@ def told(comparison: Comparison, side: Literal["a", "b"]) -> Conversation:
     """What one side's engine is told: all questions, and this side's own earlier answers."""
     conversation: list[Message] = []
     for turn in comparison.turns:
-        conversation.append(Message("user", turn.question))
+        conversation.append(Message("user", turn.asked(side)))
         said = turn.a if side == "a" else turn.b
         if said is not None:
             conversation.append(Message("assistant", said.text))
@@ -243,7 +252,12 @@ def show(
     left: Literal["a", "b"] = assignment.left_is
     right: Literal["a", "b"] = "b" if left == "a" else "a"
     turns = [
-        DuelTurn(turn.question, _pane(_side(turn, left), names), _pane(_side(turn, right), names))
+        DuelTurn(
+            turn.asked(left),
+            _pane(_side(turn, left), names),
+            _pane(_side(turn, right), names),
+            turn.asked(right) if turn.question_b else "",
+        )
         for turn in comparison.turns
     ]
     if writings and turns:
@@ -262,8 +276,10 @@ def show(
 
 def notices(duel: Duel) -> list[str]:
     """Keys of the red flags in all questions so far, each once, in order; the same for both sides."""
-    found = [flag.key for turn in duel.turns for flag in safety.triage(turn.question)]
-    return list(dict.fromkeys(found))
+    asked = [
+        text for turn in duel.turns for text in dict.fromkeys((turn.question, turn.asked_right))
+    ]
+    return list(dict.fromkeys(flag.key for text in asked for flag in safety.triage(text)))
 
 
 def _running(

@@ -95,9 +95,11 @@ def _turns(db: sqlite_utils.Database, comparison_id: str) -> tuple[Turn, ...]:
             sides.get((number, attempt, "a")),
             sides.get((number, attempt, "b")),
             attempt,
+            question_b or "",
         )
-        for number, question, attempt in db.conn.execute(
-            "SELECT number, question, attempt FROM turns WHERE comparison_id = ? ORDER BY number",
+        for number, question, attempt, question_b in db.conn.execute(
+            "SELECT number, question, attempt, question_b FROM turns WHERE comparison_id = ? "
+            "ORDER BY number",
             (comparison_id,),
         )
     )

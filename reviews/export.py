@@ -40,7 +40,7 @@ from reviews import audit, votes
 from reviews.comparisons import find_comparison
 from reviews.database import DEFAULT_NAME, Database
 from reviews.errors import RecordError
-from reviews.records import Comparison, VoteRow, iso
+from reviews.records import Comparison, Letter, VoteRow, iso
 from reviews.store import Store
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ def safe_cell(text: str) -> str:
     return "'" + text if text.startswith(_FORMULA) or bare.startswith(_FORMULA) else text
 
 
-def conversation(comparison: Comparison, side: str) -> Messages:
+def conversation(comparison: Comparison, side: Letter) -> Messages:
     """One side's whole conversation as messages."""
     said: Messages = []
     for turn in comparison.turns:
         answer = turn.a if side == "a" else turn.b
-        said.append({"role": "user", "content": turn.question})
+        said.append({"role": "user", "content": turn.asked(side)})
         said.append({"role": "assistant", "content": answer.text if answer else ""})
     return said
 
@@ -113,7 +113,7 @@ def record_of(vote: VoteRow, comparison: Comparison) -> tuple[str, dict[str, Any
         return ("ties.jsonl" if vote.winner == "tie" else "both_bad.jsonl"), {**told, **facts}
     won, lost = ("a", "b") if vote.winner == "a" else ("b", "a")
     facts["chosen_model"], facts["rejected_model"] = names[won], names[lost]
-    if vote.turns > 1:
+    if vote.turns > 1 or sides["a"][0] != sides["b"][0]:  # no common prompt
         both = {"chosen": sides[won], "rejected": sides[lost]}
         return "dialogues.jsonl", {**both, "pair_scope": "dialogue", **facts}
     asked = {"prompt": sides[won][:1], "chosen": sides[won][1:], "rejected": sides[lost][1:]}
@@ -201,7 +201,7 @@ def _judged(db: sqlite_utils.Database, study: str | None) -> Iterator[tuple[Vote
 
 
 def _csv_row(vote: VoteRow, row: dict[str, Any], comparison: Comparison) -> list[str]:
-    def said(side: str, role: str) -> str:
+    def said(side: Letter, role: str) -> str:
         texts = [m["content"] for m in conversation(comparison, side) if m["role"] == role]
         return "\n\n".join(texts)
 

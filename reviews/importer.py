@@ -213,7 +213,8 @@ def _turns(file: Path, place: str, item: dict[str, Any]) -> tuple[PreparedTurn, 
         if not isinstance(turn, dict):
             raise BadFile(str(file), where, "a turn must be an object")
         texts = [_text(file, where, turn, key) for key in ("question", "answer_a", "answer_b")]
-        turns.append(PreparedTurn(*texts))
+        own = _text(file, where, turn, "question_b", "")
+        turns.append(PreparedTurn(texts[0], texts[1], texts[2], own))
     return tuple(turns)
 
 

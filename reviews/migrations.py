@@ -162,12 +162,23 @@ CREATE UNIQUE INDEX users_by_identity ON users(oidc_issuer, oidc_subject)
 """
 
 
+_TWO_PATIENTS = """
+ALTER TABLE turns ADD COLUMN question_b TEXT;
+ALTER TABLE cases ADD COLUMN card TEXT NOT NULL DEFAULT '';
+"""
+
+
 def m003_programme(db: sqlite_utils.Database) -> None:
     """Studies with a protocol, adjudication, spans and better answers, drafts, erasures, sign-in providers."""
     _one_by_one(db, _PROGRAMME)
 
 
-STEPS = [m001_record, m002_flags, m003_programme]
+def m004_two_patients(db: sqlite_utils.Database) -> None:
+    """What a simulated patient said to the second side, where it differs; a card of a case to be played."""
+    _one_by_one(db, _TWO_PATIENTS)
+
+
+STEPS = [m001_record, m002_flags, m003_programme, m004_two_patients]
 
 
 def migrate(database: Database, *, check: bool = True) -> None:

@@ -74,13 +74,21 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question and its two answers; None is an answer that is still being written."""
+    """One question and its two answers; None is an answer that is still being written.
+
+    question_b: what b was asked where a simulated patient said something else to it; empty: the same.
+    """
 
     number: int
     question: str
     a: Side | None
     b: Side | None
     attempt: int = 1
+    question_b: str = ""
+
+    def asked(self, side: Letter) -> str:
+        """The question that this side answered."""
+        return self.question_b or self.question if side == "b" else self.question
 
     @property
     def is_finished(self) -> bool:
@@ -195,11 +203,12 @@ class StudySummary:
 
 @dataclass(frozen=True, slots=True)
 class PreparedTurn:
-    """One question with the two ready-made answers."""
+    """One question with the two ready-made answers. question_b: as in Turn."""
 
     question: str
     answer_a: str
     answer_b: str
+    question_b: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,13 +229,14 @@ class PreparedPair:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A question without answers, offered on the compare page."""
+    """A question without answers, offered on the compare page. card: for a rater who plays the patient."""
 
     id: str
     question: str
     department: str = ""
     intent: str = ""
     language: str = "zh"
+    card: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from reviews.records import (
     LIVE_STUDY,
     Assignment,
     Better,
+    Case,
     Comparison,
     Counted,
     Letter,

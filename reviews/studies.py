@@ -7,9 +7,9 @@ import math
 import secrets
 import sqlite3
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reviews import audit, filing
 from reviews.errors import BadStudy
@@ -193,10 +193,7 @@ def _tidy(pair: PreparedPair) -> PreparedPair:
     swapped = names[0] > names[1]
     turns = []
     for turn in pair.turns:
-        texts = [clean_text(t) for t in (turn.question, turn.answer_a, turn.answer_b)]
-        if not all(text.strip() for text in texts):
-            raise BadStudy(f"{where}: a question or an answer is empty")
-        turns.append(PreparedTurn(texts[0], texts[2 if swapped else 1], texts[1 if swapped else 2]))
+        turns.append(_tidy_turn(turn, swapped, where))
     if not turns or not pair.external_id.strip():
         raise BadStudy(f"{where}: a pair needs an id and at least one turn")
     settings = (pair.settings_a, pair.settings_b)
@@ -214,6 +211,17 @@ def _tidy(pair: PreparedPair) -> PreparedPair:
     )
 
 
+def _tidy_turn(turn: PreparedTurn, swapped: bool, where: str) -> PreparedTurn:
+    asked = [clean_text(turn.question), clean_text(turn.question_b or turn.question)]
+    said = [clean_text(turn.answer_a), clean_text(turn.answer_b)]
+    if not all(text.strip() for text in (*asked, *said)):
+        raise BadStudy(f"{where}: a question or an answer is empty")
+    question, other = asked[swapped], asked[not swapped]
+    return PreparedTurn(
+        question, said[swapped], said[not swapped], "" if other == question else other
+    )
+
+
 def _insert_pair(db: sqlite_utils.Database, at: str, study: str, pair: PreparedPair) -> None:
     comparison_id = secrets.token_hex(16)
     db.conn.execute(
@@ -223,16 +231,25 @@ def _insert_pair(db: sqlite_utils.Database, at: str, study: str, pair: PreparedP
          audit.canonical(dict(pair.settings_b)), pair.external_id, pair.source, at),
     )  # fmt: skip
     for number, turn in enumerate(pair.turns, 1):
-        insert_turn(db.conn, comparison_id, number, turn.question, at)
+        insert_turn(db.conn, comparison_id, number, turn.question, at, turn.question_b)
         for letter, text in (("a", turn.answer_a), ("b", turn.answer_b)):
             insert_answer(db.conn, (comparison_id, number, 1, letter, "stop", at, "{}", text))
 
 
 def insert_turn(
-    conn: sqlite3.Connection, comparison_id: str, number: int, question: str, at: str
+    conn: sqlite3.Connection,
+    comparison_id: str,
+    number: int,
+    question: str,
+    at: str,
+    question_b: str = "",
 ) -> None:
-    """Add a question as turn `number`, first attempt."""
-    conn.execute("INSERT INTO turns VALUES (?,?,?,1,?)", (comparison_id, number, question, at))
+    """Add a question as turn `number`, first attempt. question_b: as in records.Turn."""
+    conn.execute(
+        "INSERT INTO turns (comparison_id, number, question, attempt, at, question_b) "
+        "VALUES (?,?,?,1,?,?)",
+        (comparison_id, number, question, at, question_b or None),
+    )
 
 
 def insert_answer(
@@ -244,7 +261,7 @@ def insert_answer(
 
 def _stored_turns(db: sqlite_utils.Database, comparison_id: str) -> tuple[PreparedTurn, ...]:
     rows = db.conn.execute(
-        "SELECT t.question, a.text, b.text FROM turns t"
+        "SELECT t.question, a.text, b.text, coalesce(t.question_b, '') FROM turns t"
         " JOIN answers a ON a.comparison_id = t.comparison_id AND a.number = t.number"
         "  AND a.side = 'a' JOIN answers b ON b.comparison_id = t.comparison_id"
         "  AND b.number = t.number AND b.side = 'b' WHERE t.comparison_id = ? ORDER BY t.number",
@@ -270,9 +287,9 @@ def add_cases(
                 differs.append(case.id)
             continue
         db.conn.execute(
-            "INSERT INTO cases VALUES (?,?,?,?,?,?,?)",
+            "INSERT INTO cases VALUES (?,?,?,?,?,?,?,?)",
             (study, case.id, len(stored), question, clean_text(case.department),
-             clean_text(case.intent), case.language),
+             clean_text(case.intent), case.language, clean_text(case.card)),
         )  # fmt: skip
         stored[case.id] = question
         added += 1
@@ -285,10 +302,29 @@ def add_cases(
 def cases(db: sqlite_utils.Database, study: str) -> list[Case]:
     """The questions of a study in their file's order."""
     found = db["cases"].rows_where("study = ?", [study], order_by="position")
-    return [
-        Case(row["id"], row["question"], row["department"], row["intent"], row["language"])
-        for row in found
-    ]
+    return [_case(row) for row in found]
+
+
+def next_card(db: sqlite_utils.Database, rater_id: int) -> tuple[str, Case] | None:
+    """(study, case) of the first case with a card that the rater has not begun to play; no closed study's."""
+    row = db.conn.execute(
+        """
+        SELECT k.* FROM cases k WHERE k.card <> ''
+          AND k.study NOT IN (SELECT name FROM studies WHERE state = 'closed')
+          AND NOT EXISTS (SELECT 1 FROM comparisons c JOIN assignments s ON s.comparison_id = c.id
+            WHERE c.kind = 'live' AND c.study = k.study AND c.external_id = k.id
+              AND s.rater_id = ?)
+        ORDER BY k.study, k.position LIMIT 1
+        """,
+        (rater_id,),
+    ).fetchone()
+    return (row["study"], _case(row)) if row else None
+
+
+def _case(row: Mapping[str, Any]) -> Case:
+    return Case(
+        *(row[key] for key in ("id", "question", "department", "intent", "language", "card"))
+    )
 
 
 def settings_text(settings: object) -> str:
