@@ -7,6 +7,7 @@ and intervals that hold for all contestants together.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -283,6 +284,7 @@ def estimate(value: float, error: float, quantile: float) -> Estimate:
     return Estimate(value, error, value - quantile * error, value + quantile * error)
 
 
+@functools.cache
 def t_quantile(freedom: int, p: float = 0.5 + CONFIDENCE / 2) -> float:
     """The p-quantile of Student's t, p above 1/2; the normal one for 0 or over 200 degrees."""
     if freedom <= 0 or freedom > 200:

@@ -57,8 +57,9 @@ def read(store: Store, name: str = "") -> Reading:
             there = ", ".join(known) or "none yet"
             raise BadStudy(f"{name}: no such study in {store.database.path}; there are: {there}")
         looks, queue = _looks(db, name or None), _queue(db, name or None)
+        is_adjudicated = db["assignments"].count_where("purpose = 'adjudication'") > 0
     rows = store.votes(name or None)
-    adjudicated = store.votes(name or None, adjudicated=True)
+    adjudicated = store.votes(name or None, adjudicated=True) if is_adjudicated else rows
     return Reading(
         name=name,
         study=store.study(name) if name else None,
@@ -84,7 +85,7 @@ def votes_by_study(store: Store) -> dict[str, int]:
     with store.database.read() as db:
         rows = db.conn.execute(
             "SELECT c.study, count(*) FROM assignments s JOIN comparisons c ON c.id = s.comparison_id "
-            "WHERE s.state = 'voted' GROUP BY c.study ORDER BY c.study"
+            "WHERE s.state = 'voted' AND s.purpose = 'vote' GROUP BY c.study ORDER BY c.study"
         )
         return {row[0]: row[1] for row in rows}
 
@@ -122,7 +123,7 @@ def _queue(db: sqlite_utils.Database, study: str | None) -> Queue:
             tuple(row)
             for row in db.conn.execute(
                 "SELECT s.state, count(*) FROM assignments s JOIN comparisons c "
-                f"ON c.id = s.comparison_id WHERE {chosen} GROUP BY s.state",
+                f"ON c.id = s.comparison_id WHERE s.purpose = 'vote' AND {chosen} GROUP BY s.state",
                 {"study": study},
             )
         )

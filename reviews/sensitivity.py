@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,11 +67,9 @@ def variants(
         if kept and [v.assignment_id for v in kept] != [v.assignment_id for v in votes]:
             fits.append((choice, _fit(kept)))  # type: ignore[arg-type]
     return tuple(
-        Variant(choice, first, second, *_difference(found, first, second))
-        for choice, found in fits
-        for first, second in pairs
-        if found is not None and {first, second} <= set(found.tally.names)
-    )
+        variant for choice, found in fits if found is not None
+        for variant in _differences(choice, found, pairs)
+    )  # fmt: skip
 
 
 def _fit(
@@ -80,8 +78,12 @@ def _fit(
     return verdicts.fit_votes(votes) if by is None else stats.fitted(votes, by=by, model=model)
 
 
-def _difference(found: Fitted, first: str, second: str) -> tuple[Stated, int]:
+def _differences(
+    choice: Choice, found: Fitted, pairs: Sequence[tuple[str, str]]
+) -> Iterator[Variant]:
+    total, clusters = int(found.tally.number.sum()), found.spread.clusters
     every = intervals.contrasts(found.tally, found.fit, found.spread)
-    one = next(c for c in every if (c.first, c.second) == (first, second))
-    total = int(found.tally.number.sum())
-    return of_estimate(one.difference, total, clusters=found.spread.clusters), total
+    told = {(c.first, c.second): of_estimate(c.difference, total, clusters=clusters) for c in every}
+    for pair in pairs:
+        if pair in told:
+            yield Variant(choice, *pair, told[pair], total)

@@ -115,6 +115,7 @@ def _duel(
     )
     evidence = stopping.evidence(wins, losses, comparisons=pairs, alpha=alpha)
     even = pair.ties + pair.both_bad
+    unanimous = not (wins and losses) and int(seen.sum()) > 1
     net = (won[seen] - lost[seen]) / given[seen]
     return Duel(
         result=pair,
@@ -128,11 +129,15 @@ def _duel(
         rater_evidence=stopping.rater_log_e(net.tolist()) if closed and len(net) > 1 else None,
         missing=stopping.missing(wins, even, losses, effect=effect) if total >= FEWEST_VOTES else None,
         detectable=stopping.detectable(total, even / total if even < total else 0.0, effect=effect),
-        standing=_standing(contrast, evidence, closed),
+        standing=_standing(contrast, evidence, closed, unanimous),
     )  # fmt: skip
 
 
-def _standing(contrast: Contrast, evidence: Evidence, closed: bool) -> Standing:
+def _standing(contrast: Contrast, evidence: Evidence, closed: bool, unanimous: bool) -> Standing:
+    """unanimous: all decided votes, of two raters or more, name one winner. The model has no finite
+    estimate then, its contrast is as wide as its prior, and the evidence is what can be told."""
+    if unanimous and evidence.decision in ("first", "second"):
+        return "first" if evidence.decision == "first" else "second"
     if contrast.verdict in ("ahead", "behind"):
         ahead = contrast.verdict == "ahead"
         if closed or evidence.decision == ("first" if ahead else "second"):

@@ -10,6 +10,8 @@ from huatuo.report.teller import Teller
 from huatuo.ui.text import LANGUAGES
 from reviews.findings import Findings
 
+SHORT = 14
+"""Rows up to which a table is kept on one printed page."""
 STYLE = Path(__file__).with_name("report.css")
 
 
@@ -32,8 +34,9 @@ def section(one: Section, teller: Teller, *, open_tables: bool = False) -> str:
     if one.table is not None and one.table.rows:
         words = _text(teller.say("report.table"))
         is_open = " open" if open_tables or not one.drawings else ""
+        short = " short" if len(one.table.rows) <= SHORT else ""
         parts.append(
-            f'<details class="table"{is_open}><summary>{words}</summary>'
+            f'<details class="table{short}"{is_open}><summary>{words}</summary>'
             f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">'
             f"{to_html(one.table, teller)}</div></details>"
         )

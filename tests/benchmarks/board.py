@@ -54,7 +54,8 @@ def fill(store: Store, votes: int, pairs: int, raters: int, models: int) -> None
             )
             for revision in range(1, 2 + (place % 20 == 0)):
                 db.conn.execute(
-                    "INSERT INTO votes VALUES (?,?,?,'更完整','{}',12.5,?)",
+                    "INSERT INTO votes (assignment_id, revision, choice, reason, ratings, seconds, at) "
+                    "VALUES (?,?,?,'更完整','{}',12.5,?)",
                     (assignment_id, revision, rng.choice(CHOICES), AT),
                 )
 
