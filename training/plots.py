@@ -251,7 +251,7 @@ def scatter(
         words = f"n = {int(kept.sum())}"
         if kept.sum() > 2 and np.ptp(a[kept]) > 0 and np.ptp(b[kept]) > 0:
             words += f",  Pearson {_pearson(a[kept], b[kept]):+.2f}"
-            words += f",  Spearman {_pearson(_ranks(a[kept]), _ranks(b[kept])):+.2f}"
+            words += f",  Spearman {_pearson(ranks(a[kept]), ranks(b[kept])):+.2f}"
             if line:
                 slope, offset = np.polyfit(a[kept], b[kept], 1)
                 ends = np.array([a[kept].min(), a[kept].max()])
@@ -385,7 +385,7 @@ def _pearson(a: Floats, b: Floats) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _ranks(values: Floats) -> Floats:
+def ranks(values: Floats) -> Floats:
     """Ranks (N,), equal values sharing their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = counts.cumsum()

@@ -1,0 +1,278 @@
+"""the three yardsticks beside each other: verdicts of a judge, votes of physicians, automatic metrics, and their agreement.
+
+A yardstick says of each pair of models who is better and how surely. Agreement is the share of pairs with the same winner
+among those that both decide, and the rank correlation over models; with few models both say little, and that is said.
+Between judge, physicians and a metric it is also counted question by question.
+"""
+
+import contextlib
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from huatuo.errors import ConfigError, NoData
+from huatuo.toml import shown_path
+from reviews import stats
+from reviews.database import DEFAULT_NAME
+from reviews.errors import RecordError
+from reviews.records import VoteCount, VoteRow, case_of, winner_of
+from reviews.stats import wilson
+from reviews.store import Store
+from training.data import BadData
+from training.plots import ranks
+from training.rows import Source, csv_rows
+from training.significance import intervals
+
+Pair = tuple[str, str]
+FEW_MODELS = 6
+"""With fewer models a rank correlation can hardly be told from chance: of 5, p < 0.05 needs a perfect one."""
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What one yardstick says.
+
+    of: model to score, higher is better; of models that can be ranked together. pairs: (first, second) to -1..1, above
+    0 for the first. sure: pairs whose 95 % interval leaves out 0. each: pair to question to 1 (first), 0 (equal) or -1.
+    """
+
+    name: str
+    of: Mapping[str, float]
+    pairs: Mapping[Pair, float]
+    sure: frozenset[Pair] = frozenset()
+    each: Mapping[Pair, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Physicians' votes on the models of an evaluation. left_out: votes on others. sha256: of what they were read from."""
+
+    rows: Sequence[VoteCount]
+    cases: Sequence[str]
+    """Of each row, the id in the study's file."""
+    left_out: int
+    raters: int
+    source: str
+    sha256: str
+
+
+def read_votes(path: Path, study: str, models: Iterable[str]) -> Votes:
+    """The votes of a record's folder, or of an export (the folder with votes.csv), on pairs of these models.
+
+    Raises NoData for none, BadData for a damaged export, ConfigError for neither, and what opening a record raises.
+    """
+    if (path / "votes.csv").is_file():
+        source = Source(path / "votes.csv")
+        found = list(_exported(source, study))
+        sha256 = source.sha256()
+    elif (path / DEFAULT_NAME).is_file():
+        try:
+            with contextlib.closing(Store.open(path / DEFAULT_NAME)) as store:
+                sha256 = str(store.verify_audit().last_hash)
+                found = [(row.external_id, _count(row)) for row in store.votes(study or None)]
+        except RecordError as error:
+            raise ConfigError(f"votes: {shown_path(path)}: {error}") from None
+    else:
+        raise ConfigError(f"votes: {shown_path(path)} holds neither {DEFAULT_NAME} nor votes.csv")
+    wanted = set(models)
+    own = [(case, v) for case, v in found if {v.contestant_a, v.contestant_b} <= wanted]
+    if not own:
+        raise NoData(
+            f"votes: {shown_path(path)} holds {len(found)} votes, none on two of the models "
+            f"{', '.join(sorted(wanted))}; contestants are matched by name"
+        )
+    raters = len({vote.rater for _, vote in own})
+    return Votes(
+        [v for _, v in own], [case for case, _ in own], len(found) - len(own), raters, shown_path(path), sha256,
+    )  # fmt: skip
+
+
+def _count(row: VoteRow) -> VoteCount:
+    return VoteCount(
+        row.study, row.contestant_a, row.contestant_b, row.case, row.choice, row.left_is, row.rater, 1
+    )  # fmt: skip
+
+
+def _exported(source: Source, study: str) -> Iterable[tuple[str, VoteCount]]:
+    columns = ("study", "case", "rater", "contestant_a", "contestant_b", "choice", "left_is")
+    for place, row in csv_rows(source, columns):
+        if row["choice"] not in ("left", "right", "tie", "both_bad") or row["left_is"] not in "ab":
+            raise BadData(f"{place}: choice or left_is is none that a vote can have")
+        if study and row["study"] != study:
+            continue
+        case = case_of(row["study"], row["case"], row["case"])
+        yield row["case"], VoteCount(row["study"], row["contestant_a"], row["contestant_b"], case,
+                                     row["choice"], row["left_is"], int(row["rater"]), 1)  # type: ignore[arg-type]  # fmt: skip
+
+
+def of_votes(votes: Votes) -> tuple[dict[str, Any], Yardstick]:
+    """(figures for JSON, the yardstick): wins, ties, losses with Wilson intervals, and the board's scores."""
+    found = stats.pairs(votes.rows)
+    board = stats.board(votes.rows)
+    figures: dict[str, Any] = {
+        "votes": len(votes.rows), "raters": votes.raters, "left_out": votes.left_out,
+        "source": votes.source, "clustered_by": board.clustered_by, "notes": list(board.notes),
+        "pairs": [
+            {"a": p.first, "b": p.second, "win": p.wins, "tie": p.ties + p.both_bad, "loss": p.losses,
+             "both_bad": p.both_bad, "share": _points(votes, (p.first, p.second)), "win_interval": list(p.win_interval), "loss_interval": list(p.loss_interval)}
+            for p in found
+        ],
+        "board": [
+            {"model": r.name, "score": r.score.value, "interval": [r.score.low, r.score.high], "votes": r.votes,
+             "rank": r.rank, "group": r.group}
+            for r in board.ratings
+        ],
+    }  # fmt: skip
+    sure = {
+        (p.first, p.second)
+        for p in found
+        if p.wins + p.losses and not p.decisive_interval[0] <= 0.5 <= p.decisive_interval[1]
+    }
+    each: dict[Pair, dict[str, int]] = defaultdict(dict)
+    sums: dict[tuple[Pair, str], int] = Counter()
+    for case, vote in zip(votes.cases, votes.rows, strict=True):
+        if case:
+            pair, sign = _ordered(vote.contestant_a, vote.contestant_b)
+            winner = winner_of(vote.choice, vote.left_is)
+            sums[pair, case] += sign * {"a": 1, "b": -1}.get(winner, 0)
+    for (pair, case), value in sums.items():
+        each[pair][case] = int(np.sign(value))
+    together = board.groups[0] if board.groups else ()
+    return figures, Yardstick(
+        "physicians",
+        {r.name: r.score.value for r in board.ratings if r.name in together},
+        {(p.first, p.second): (p.wins - p.losses) / p.total for p in found},
+        frozenset(sure),
+        each,
+    )
+
+
+def _points(votes: Votes, pair: Pair, resamples: int = 2000) -> dict[str, float]:
+    """The first model's share of points, a tie as half, with a percentile bootstrap interval over cases."""
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for vote in votes.rows:
+        own, sign = _ordered(vote.contestant_a, vote.contestant_b)
+        if own == pair:
+            value = sign * {"a": 1, "b": -1}.get(winner_of(vote.choice, vote.left_is), 0)
+            sums[vote.case][0] += (1 + value) / 2
+            sums[vote.case][1] += 1
+    table = np.array(list(sums.values()))
+    ((low, high),) = intervals(table, lambda s, _: s[..., :1] / s[..., 1:], resamples=resamples)
+    return {"value": float(table[:, 0].sum() / table[:, 1].sum()), "low": float(low), "high": float(high)}  # fmt: skip
+
+
+def _ordered(a: str, b: str) -> tuple[Pair, int]:
+    """(the pair by name, 1 or -1 if it was turned)."""
+    return ((a, b), 1) if a <= b else ((b, a), -1)
+
+
+def of_verdicts(summaries: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Yardstick:  # fmt: skip
+    """The judge's: each model's mean points over all its verdicts (a tie is half)."""
+    points: dict[str, list[float]] = defaultdict(list)
+    each: dict[Pair, dict[str, int]] = defaultdict(dict)
+    for row in rows:
+        if row["winner"] is None:
+            continue
+        value = {"a": 1, "b": -1, "tie": 0}[row["winner"]]
+        points[row["model_a"]].append((1 + value) / 2)
+        points[row["model_b"]].append((1 - value) / 2)
+        pair, sign = _ordered(row["model_a"], row["model_b"])
+        each[pair][row["id"]] = sign * value
+    pairs: dict[Pair, float] = {}
+    sure = set()
+    for found in summaries:
+        if found["share"] is None:
+            continue
+        pair, sign = _ordered(found["model_a"], found["model_b"])
+        pairs[pair] = sign * (2 * found["share"]["value"] - 1)
+        if not found["share"]["low"] <= 0.5 <= found["share"]["high"]:
+            sure.add(pair)
+    means = {model: float(np.mean(values)) for model, values in sorted(points.items())}
+    return Yardstick("judge", means, pairs, frozenset(sure), each)
+
+
+def of_metric(
+    name: str,
+    metric: str,
+    scores: Mapping[str, float],
+    differences: Sequence[Mapping[str, Any]],
+    each: Mapping[str, Mapping[str, float]] | None = None,
+) -> Yardstick:
+    """A metric's: scores by model, its paired differences, and, where known, the score of each question."""
+    pairs, sure = {}, set()
+    for row in differences:
+        if row["metric"] == metric:
+            pair, sign = _ordered(row["a"], row["b"])
+            pairs[pair] = sign * row["difference"]
+            if not row["low"] <= 0 <= row["high"]:
+                sure.add(pair)
+    single: dict[Pair, dict[str, int]] = {}
+    for a, b in itertools.combinations(sorted(each or {}), 2):
+        assert each is not None
+        single[a, b] = {
+            id: int(np.sign(each[a][id] - each[b][id])) for id in each[a] if id in each[b]
+        }
+    return Yardstick(name, scores, pairs, frozenset(sure), single)
+
+
+def agreement(yardsticks: Sequence[Yardstick]) -> dict[str, Any]:
+    """How far yardsticks agree, for JSON: {pairs, between, few_models}.
+
+    pairs: who is ahead by each yardstick. between: for two yardsticks same winner {same, decided, interval}; rank
+    correlation over the models both rank (Spearman; None under 3); questions {same, decided} where both decide.
+    """
+    pairs = sorted({pair for stick in yardsticks for pair in stick.pairs})
+    models = {model for stick in yardsticks for model in stick.of}
+    return {
+        "yardsticks": [stick.name for stick in yardsticks],
+        "models": len(models),
+        "few_models": len(models) < FEW_MODELS,
+        "pairs": [
+            {"a": a, "b": b, "says": {s.name: _says(s, (a, b)) for s in yardsticks if (a, b) in s.pairs}}
+            for a, b in pairs
+        ],
+        "between": [_between(one, two) for one, two in itertools.combinations(yardsticks, 2)],
+    }  # fmt: skip
+
+
+def _says(stick: Yardstick, pair: Pair) -> dict[str, Any]:
+    value = stick.pairs[pair]
+    ahead = pair[0] if value > 0 else pair[1] if value < 0 else ""
+    return {"value": value, "ahead": ahead, "sure": pair in stick.sure}
+
+
+def _between(one: Yardstick, two: Yardstick) -> dict[str, Any]:
+    shared = [p for p in one.pairs if p in two.pairs and one.pairs[p] and two.pairs[p]]
+    same = sum((one.pairs[p] > 0) == (two.pairs[p] > 0) for p in shared)
+    both = sorted(set(one.of) & set(two.of))
+    questions = [
+        (value, two.each[pair][id])
+        for pair, own in one.each.items()
+        for id, value in own.items()
+        if id in two.each.get(pair, {})
+    ]
+    decided = [(a, b) for a, b in questions if a and b]
+    return {
+        "one": one.name, "two": two.name,
+        "same_winner": _share(same, len(shared)),
+        "models": len(both),
+        "rank_correlation": _spearman([one.of[m] for m in both], [two.of[m] for m in both]),
+        "questions": _share(sum(a == b for a, b in decided), len(decided)) | {"compared": len(questions)},
+    }  # fmt: skip
+
+
+def _share(same: int, of: int) -> dict[str, Any]:
+    return {"same": same, "decided": of, "interval": list(wilson(same, of)) if of else None}
+
+
+def _spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
+    """Correlation of ranks; None for fewer than three models, or where one yardstick ranks all alike."""
+    a, b = np.asarray(one, float), np.asarray(two, float)
+    if len(a) < 3 or not np.ptp(a) or not np.ptp(b):
+        return None
+    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
