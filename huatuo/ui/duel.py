@@ -79,7 +79,11 @@ def draw(duel: arena.Duel, language: Language, *, case: str = "") -> str:
         conversation.notices(arena.notices(duel), language),
     ]
     for position, turn in enumerate(duel.turns):
-        if case and position == 0:
+        asked = (turn.question, turn.question_right) if turn.question_right else ("", "")
+        if any(asked):  # two simulated patients: each pane shows its own
+            if case and position == 0:
+                parts.append(f'<p class="case">{case}</p>')
+        elif case and position == 0:
             parts.append(
                 f'<details class="case" open><summary>{case}</summary>'
                 f'<div class="said">{render.plain(turn.question)}</div></details>'
@@ -88,8 +92,8 @@ def draw(duel: arena.Duel, language: Language, *, case: str = "") -> str:
             parts.append(conversation.question(turn.question, say("duel.question", language)))
         parts.append(
             '<div class="panes">'
-            + _pane("left", turn.left, duel, language)
-            + _pane("right", turn.right, duel, language)
+            + _pane("left", turn.left, duel, language, asked[0])
+            + _pane("right", turn.right, duel, language, asked[1])
             + "</div>"
         )
     if duel.state == "broken" and duel.turns:
@@ -103,7 +107,9 @@ def draw(duel: arena.Duel, language: Language, *, case: str = "") -> str:
     return conversation.block("".join(parts), "duel", **{"data-state": duel.state})
 
 
-def _pane(side: str, pane: arena.Pane, duel: arena.Duel, language: Language) -> str:
+def _pane(
+    side: str, pane: arena.Pane, duel: arena.Duel, language: Language, asked: str = ""
+) -> str:
     title = say("duel." + side, language)
     text, shown = pane.text, ""
     if duel.names is not None:
@@ -113,8 +119,9 @@ def _pane(side: str, pane: arena.Pane, duel: arena.Duel, language: Language) -> 
     # Why a side failed could tell which engine it is: before the vote only that it failed is said.
     finish = pane.finish if pane.finish != "error" else "length" if text else "stop"
     body = conversation.answer(text, finish if duel.state != "writing" else None, "", language)
+    told = conversation.question(asked, say("duel.question", language)) if asked else ""
     return (
-        f'<article class="pane {side}" aria-label="{label}"><h2>{title}{shown}</h2>'
+        f'<article class="pane {side}" aria-label="{label}"><h2>{title}{shown}</h2>{told}'
         f'<div class="said">{body}</div></article>'
     )
 
