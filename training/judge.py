@@ -236,6 +236,7 @@ def options(prog: str, about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--estimate", action="store_true", help="say what it would take, and stop")
     parser.add_argument("--yes", action="store_true", help="go on above confirm_above or a cap")
     parser.add_argument("--out", type=Path, default=Path("data/judge/verdicts.jsonl"))
+    parser.add_argument("--no-report", action="store_true", help="rows and figures, no page")
     add_keys(parser, JudgeConfig)
     return parser
 
@@ -281,15 +282,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         confirm(judge, estimate, given)
         rows, stopped = run(judge, pairs)
-        return _finish(judge, rows, stopped, given.out, len(pairs))
+        return finish(judge, rows, stopped, given, len(pairs))
     except (HuatuoError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def _finish(
-    judge: Judge, rows: list[dict[str, Any]], stopped: BaseException | None, out: Path, asked: int
+def finish(
+    judge: Judge,
+    rows: list[dict[str, Any]],
+    stopped: BaseException | None,
+    given: argparse.Namespace,
+    asked: int,
 ) -> int:
+    """Writes what run() gave, whole or as FILE.partial; returns the exit status. Raises NoData if nothing is judged."""
+    out: Path = given.out
     part = out.with_name(out.name + ".partial")
     if stopped is not None:
         write_rows(part, rows)
@@ -298,19 +305,19 @@ def _finish(
         if isinstance(stopped, KeyboardInterrupt):
             return 130
         return 3 if isinstance(stopped, CapReached) else 2
-    if all(found["winner"] is None for found in rows):
+    if all(one["winner"] is None for one in rows):
         write_rows(part, rows)
         raise NoData(f"no case could be judged; the first error: {rows[0]['error']} (see {part})")
     found = summary(rows) | {"spent": judge.endpoint.purse.spent()}
     write_rows(out, rows)
     part.unlink(missing_ok=True)
-    out.with_suffix(".json").write_text(
-        json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
-    write_report(out.with_suffix(".html"), rows, found)
+    text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+    out.with_suffix(".json").write_text(text, encoding="utf-8")
+    if not given.no_report:
+        write_report(out.with_suffix(".html"), rows, found)
     counts = ", ".join(f"{key} {found[key]}" for key in ("win", "tie", "loss", "errors"))
     print(f"{judge.names[0]} against {judge.names[1]}: {counts}, flips {found['flips']['count']}")
-    print(f"written to {out}, {out.with_suffix('.json').name}, {out.with_suffix('.html').name}")
+    print(f"written to {out}")
     return 0
 
 

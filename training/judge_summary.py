@@ -18,7 +18,7 @@ from training.significance import intervals
 Floats = NDArray[np.float64]
 Rows = Sequence[dict[str, Any]]
 POINTS = {"a": 1.0, "tie": 0.5, "b": 0.0}
-REFITS = 300
+REFITS = 200
 """Draws for the length-controlled share, each of which is a fit."""
 
 
