@@ -23,7 +23,7 @@ from reviews.harms import Harms
 from reviews.panel import Judged
 from reviews.protocol import SAFETY_KINDS, Study
 from reviews.reading import Looks, Queue, Reading
-from reviews.records import VoteRow
+from reviews.records import VoteRow, Winner
 from reviews.sensitivity import Variant
 from reviews.stated import Stated, Why
 from reviews.stats import Field, PairResult
@@ -32,6 +32,7 @@ from reviews.tally import tally
 from reviews.verdicts import Headline, Ranked
 
 SEED = 42
+_OTHER: dict[Winner, Winner] = {"a": "b", "b": "a"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def _oriented(vote: VoteRow) -> VoteRow:
         vote,
         contestant_a=vote.contestant_b,
         contestant_b=vote.contestant_a,
-        winner={"a": "b", "b": "a"}.get(vote.winner, vote.winner),
+        winner=_OTHER.get(vote.winner, vote.winner),
         left_is="b" if vote.left_is == "a" else "a",
     )
 

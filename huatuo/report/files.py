@@ -15,6 +15,7 @@ from typing import Any
 from huatuo.report import contents, methods, page
 from huatuo.report.tables import to_csv
 from huatuo.report.teller import Teller
+from huatuo.ui.text import Language
 from reviews import software
 from reviews.findings import Findings
 
@@ -63,7 +64,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def write(found: Findings, tellers: dict[str, Teller], language: str, out: Path) -> list[Path]:
+def write(
+    found: Findings, tellers: Mapping[Language, Teller], language: Language, out: Path
+) -> list[Path]:
     """Write the folder `out` whole or not at all; returns the files, in order.
 
     Raises FileExistsError for a file or a folder that holds something else than a report; OSError.

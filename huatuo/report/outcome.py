@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from huatuo.report import figures
 from huatuo.report.figures import Bar, Point
-from huatuo.report.tables import Cell, Section, make
+from huatuo.report.tables import Cell, Kind, Section, make
 from huatuo.report.teller import Teller
 from reviews.findings import Findings, Part
 from reviews.stated import Stated
@@ -85,7 +85,7 @@ def pairs(headline: Headline, teller: Teller) -> Section:
         cells.append(
             [p.first, p.second, p.total, p.wins, p.ties, p.losses, p.both_bad, *ends, duel.standing]
         )
-    shares = [
+    shares: list[tuple[str, Kind]] = [
         (f"{key}_{end}", "share")
         for key in (*OUTCOMES, "decisive")
         for end in ("share", "low", "high")

@@ -1,13 +1,14 @@
 """the report as HTML: chapters and sections as blocks, and the whole as one self-contained file."""
 
 import html as escape
+from collections.abc import Mapping
 from pathlib import Path
 
 from huatuo.report import contents, methods
 from huatuo.report.contents import Chapter
 from huatuo.report.tables import Section, to_html
 from huatuo.report.teller import Teller
-from huatuo.ui.text import LANGUAGES
+from huatuo.ui.text import LANGUAGES, Language
 from reviews.findings import Findings
 
 SHORT = 14
@@ -43,7 +44,7 @@ def section(one: Section, teller: Teller, *, open_tables: bool = False) -> str:
     return "".join([*parts, "</section>"])
 
 
-def document(found: Findings, tellers: dict[str, Teller], language: str) -> str:
+def document(found: Findings, tellers: Mapping[Language, Teller], language: Language) -> str:
     """The whole report as one HTML file without script or network, ready to be printed.
 
     tellers: by language; the methods paragraph is told in each, the one of `language` first.
@@ -74,7 +75,7 @@ def _title(found: Findings, teller: Teller) -> str:
     return found.name or teller.say("report.all")
 
 
-def _methods(found: Findings, tellers: dict[str, Teller], language: str) -> str:
+def _methods(found: Findings, tellers: Mapping[Language, Teller], language: Language) -> str:
     order = [language, *(other for other in LANGUAGES if other != language)]
     told = "".join(
         f'<p class="methods" lang="{"zh-CN" if key == "zh" else "en"}">'

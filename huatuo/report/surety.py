@@ -53,7 +53,9 @@ def _e(log_e: float) -> str:
 
 def power(headline: Headline, teller: Teller) -> Section:
     """How many more votes each open pair needs, and the smallest difference the votes can show."""
-    sentences, points, cells = [], [], []
+    sentences: list[str] = []
+    points: list[Point] = []
+    cells: list[list[Cell]] = []
     for d in headline.duels:
         label = teller.pair(d.result.first, d.result.second)
         if told := more(d, teller):

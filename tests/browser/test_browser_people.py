@@ -150,7 +150,7 @@ def test_a_researcher_sees_bars_and_may_export_after_a_vote(app: Any, signed_in:
     box = results.locator("svg").first.bounding_box()
     assert box["width"] > 400 and box["height"] > 50
     with tab.page.expect_download() as download:
-        results.locator("a[download]").click()
+        results.locator("a[download][href*=votes]").click()
     assert download.value.path().read_bytes()[:2] == b"PK"
     tab.open("/en/results/")
     expect(tab.page.locator("#results .finding").first).to_contain_text("95 % interval")
