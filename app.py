@@ -24,12 +24,31 @@ from huatuo import render, web
 from huatuo.accounts import Accounts, base_url
 from huatuo.arena import Arena
 from huatuo.chat import ChatDesk
-from huatuo.config import ROOT, AppConfig, Protocol, read_models, read_protocol, read_toml
+from huatuo.config import (
+    ROOT,
+    AppConfig,
+    Protocol,
+    read_models,
+    read_protocol,
+    read_protocols,
+    read_toml,
+)
 from huatuo.engines.pool import Pool
 from huatuo.engines.watch import Watcher
 from huatuo.errors import ConfigError, HuatuoError
 from huatuo.openid import Provider
-from huatuo.ui import admin, chat, compare, download, models, results, review
+from huatuo.report.shelf import Shelf
+from huatuo.ui import (
+    admin,
+    chat,
+    compare,
+    download,
+    models,
+    results,
+    review,
+    studies,
+    uploads,
+)
 from huatuo.writing import Desk
 from reviews.chats import Chats
 from reviews.database import DEFAULT_NAME
@@ -103,13 +122,20 @@ def _names_itself(text: str, names: tuple[str, str]) -> bool:
 def make_app(parts: Parts) -> FastAPI:
     """The whole app, ready to be served."""
     config, accounts, pool, store = parts.config, parts.accounts, parts.pool, parts.store
+    shelf = Shelf(store)
     visitors = ChatDesk(parts.chats, pool, parts.desk, accounts, config)
     arena = Arena(store, pool, parts.desk, accounts, config, protocol=parts.protocol)
+    protocols = sorted(read_protocols(ROOT / config.protocols_dir)[0])
     pages: Sequence[web.Page] = (
         web.Page("chat", chat.ROLE, lambda lang: chat.build(visitors, pool, accounts, lang)),
         web.Page("compare", compare.ROLE, lambda lang: compare.build(arena, store, pool, accounts, lang)),
         web.Page("review", review.ROLE, lambda lang: review.build(store, pool, accounts, lang)),
-        web.Page("results", results.ROLE, lambda lang: results.build(store, pool, accounts, lang)),
+        web.Page("results", results.ROLE, lambda lang: results.build(shelf, pool, accounts, lang)),
+        web.Page(
+            "studies",
+            studies.ROLE,
+            lambda lang: studies.build(store, parts.people, pool, accounts, protocols, lang),
+        ),
         web.Page("models", models.ROLE, lambda lang: models.build(pool, accounts, ROOT, lang)),
         web.Page(
             "admin",
@@ -133,7 +159,8 @@ def make_app(parts: Parts) -> FastAPI:
             store.close()
 
     provider = Provider.of(config)
-    return web.build_app(config, accounts, pages, [download.route(store)], lifespan, provider)
+    routes = [*download.routes(shelf, pool), uploads.route(store, accounts)]
+    return web.build_app(config, accounts, pages, routes, lifespan, provider)
 
 
 async def _tidy(parts: Parts) -> None:
