@@ -26,7 +26,7 @@ LONGEST = 200
 """Characters of one turn of a patient who is played by a model."""
 TOLD_AT_ONCE = 3
 """Facts that the rule patient tells in one turn at most."""
-_SENTENCE = re.compile(r"(?<=[。！？!?；;\n])|(?<=[a-z)]\.)\s")
+_SENTENCE = re.compile(r"(?<=[。！？!?；;\n])|(?<=[a-z)]\.)(?=\s)")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from huatuo.errors import NotSignedIn, Unavailable
 from huatuo.messages import Conversation, Message
 from huatuo.writing import Desk, Writing
 from reviews.errors import NotFinished, UnknownAssignment
-from reviews.records import Assignment, Comparison, Side, Turn
+from reviews.records import LIVE_STUDY, Assignment, Case, Comparison, Side, Turn
 from reviews.store import Store
 
 FRAME_S = 0.1
@@ -68,6 +68,14 @@ class Duel:
     case: Comparison
 
 
+@dataclass(frozen=True)
+class Card:
+    """A case that a physician plays the patient of, and the study it belongs to."""
+
+    study: str
+    case: Case
+
+
 class Arena:
     """Live blind comparisons. Identity and ownership come from the caller's server-side session."""
 
@@ -92,10 +100,27 @@ class Arena:
         assignment = self._store.current_live(rater_of(session))
         return assignment.id if assignment else None
 
+    def card(self, session: Session, assignment_id: str | None = None) -> Card | None:
+        """The card of the case that is played in a comparison; without one, the next that this rater may play."""
+        if assignment_id is None:
+            found = self._store.next_card(rater_of(session))
+            return Card(*found) if found else None
+        comparison = self._live(session, assignment_id)[1]
+        case = self._store.card(comparison.study, comparison.external_id)
+        return Card(comparison.study, case) if case else None
+
     async def ask(
-        self, session: Session, assignment_id: str | None, text: str, language: str
+        self,
+        session: Session,
+        assignment_id: str | None,
+        text: str,
+        language: str,
+        *,
+        with_card: bool = False,
     ) -> tuple[str, dict[str, int]]:
         """Sends one message to both sides; draws the pair at the first one.
+
+        with_card: a new comparison belongs to the study and case of this rater's next card, if there is one.
 
         While fewer than two contestants are ready and others load, waits for them.
         Returns the assignment's id and what was masked. Raises InputError, TooFast, NotFinished (the
@@ -112,7 +137,8 @@ class Arena:
         def store() -> str:
             opened = assignment_id or self.current(session)
             if opened is None:
-                opened = self._draw(rater, language).id
+                card = self.card(session) if with_card else None
+                opened = self._draw(rater, language, card).id
             elif len(self._live(session, opened)[1].turns) >= self._config.max_turns:
                 raise NotFinished(
                     f"a comparison has at most {self._config.max_turns} turns; vote now"
@@ -155,7 +181,7 @@ class Arena:
             raise UnknownAssignment(assignment_id)
         return assignment, comparison
 
-    def _draw(self, rater: int, language: str) -> Assignment:
+    def _draw(self, rater: int, language: str, card: Card | None) -> Assignment:
         ready = self._pool.contestants()
         if len(ready) < 2:
             raise Unavailable("fewer than two contestants are ready; see the admin page")
@@ -168,6 +194,8 @@ class Arena:
             language=language,
             settings_a=settings_of(self._pool.configs[first], self._protocol),
             settings_b=settings_of(self._pool.configs[second], self._protocol),
+            study=card.study if card else LIVE_STUDY,
+            case=card.case if card else None,
         )
 
     def _begin(self, assignment_id: str, rater: int) -> None:

@@ -2,7 +2,7 @@
 
 Names count in every spelling (full-width, spaces and punctuation inside, either case) and, from four characters on,
 with one of four characters different. What the assistant has said itself is no secret any more. Not found: the name in
-another language, in pinyin or in other words.
+another language, in traditional characters, in pinyin or in other words.
 """
 
 import difflib

@@ -237,7 +237,7 @@ def _facts(fields: Mapping[str, str], language: str) -> tuple[tuple[Fact, ...], 
 
 def _entry(key: str, text: str, said: Mapping[str, Any]) -> str:
     """A form's entry as a sentence of the patient's."""
-    text = " ".join(text.split()).rstrip("。.")
+    text = " ".join(text.split()).rstrip("。.，,、 ")
     if re.fullmatch(r"(?:无\s*)+|没有|none|no", text, re.I) and f"none_{key}" in said["tells"]:
         return str(said["tells"][f"none_{key}"])
     text = said["durations"].get(text, text)
@@ -270,3 +270,20 @@ def _pieces(text: str) -> list[str]:
 
 def _ungreeted(text: str) -> str:
     return re.sub(words()["strip"]["greeting"], "", text, flags=re.I)
+
+
+CARD_BREAK = "\n----\n"
+"""Between what a card's reader may say and what the case's doctor found."""
+
+
+def card_of(case: PatientCase) -> str:
+    """The case for a physician who plays the patient: the facts, a line each, and below them the hidden truth."""
+    told = words()[case.language]["labels"]
+    lines = [f"{told[fact.key]}：{fact.text.strip('，, ')}" for fact in case.facts]
+    return "\n".join([case.opener, *lines]) + CARD_BREAK + case.hidden.diagnosis
+
+
+def read_card(card: str) -> tuple[str, str]:
+    """(what may be said, the hidden truth) of a card."""
+    facts, _, truth = card.partition(CARD_BREAK)
+    return facts, truth

@@ -1,15 +1,18 @@
 """the compare page: one message to two anonymous assistants, then a vote on the whole conversation."""
 
 import asyncio
+import html as escape
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
+from huatuo import render
 from huatuo.accounts import Accounts, Role, Session
-from huatuo.arena import Arena, Duel, rater_of
+from huatuo.arena import Arena, Card, Duel, rater_of
 from huatuo.engines.pool import Pool
+from huatuo.patient import read_card
 from huatuo.ui import conversation, duel, frame
 from huatuo.ui.text import Language, say
 from reviews.store import Store
@@ -30,6 +33,14 @@ def build(
     with frame.blocks("compare", language) as demo:
         frame.with_header(demo, accounts, "compare", language, ROLE)
         with gr.Column(elem_id="main", elem_classes=["wide"]):
+            card = frame.html(elem_id="card")
+            with_card = gr.Checkbox(
+                value=True,
+                label=say("card.use", language),
+                visible=False,
+                interactive=True,
+                elem_id="with-card",
+            )
             pair = frame.html(elem_id="duel")
             bar = duel.vote_bar(language, "duel.submit", with_undo=False)
             with gr.Row(elem_id="composer"):
@@ -55,10 +66,12 @@ def build(
             ticket = gr.Textbox(visible="hidden", elem_id="ticket", label="ticket")
 
         shown = [pair, bar.box, bar.choice, bar.reason, box, send, retry, following, ticket]
+        shown += [card, with_card]
 
-        def page(seen: Duel | None, *, clear: bool = False) -> list[Any]:
+        def page(session: Session, seen: Duel | None, *, clear: bool = False) -> list[Any]:
             state = seen.state if seen else "empty"
             open_to_text = state in ("empty", "votable")
+            found = arena.card(session, seen.assignment_id if seen else None)
             return [
                 view_of(seen) if seen else _welcome(language),
                 gr.update(visible=state in ("votable", "broken")),
@@ -75,13 +88,15 @@ def build(
                 gr.update(visible=state == "broken"),
                 gr.update(visible=state == "voted"),
                 seen.assignment_id if seen else "",
+                card_panel(found, language),
+                gr.update(visible=found is not None and state == "empty"),
             ]
 
         async def follow(session: Session, ticket_id: str) -> AsyncIterator[list[Any]]:
             first = True
             async for seen in arena.watch(session, ticket_id):
                 if first or seen.state != "writing":
-                    yield page(seen, clear=first)
+                    yield page(session, seen, clear=first)
                 else:
                     yield [view_of(seen), *[gr.skip()] * (len(shown) - 1)]
                 first = False
@@ -90,16 +105,20 @@ def build(
             session = accounts.require(request, ROLE)
             ticket_id = await asyncio.to_thread(arena.current, session)
             if ticket_id is None or not arena.view(session, ticket_id).turns:
-                yield page(None, clear=True)
+                yield page(session, None, clear=True)
                 return
             async for values in follow(session, ticket_id):
                 yield values
 
-        async def ask(text: str, ticket_id: str, request: gr.Request) -> AsyncIterator[list[Any]]:
+        async def ask(
+            text: str, ticket_id: str, carded: bool, request: gr.Request
+        ) -> AsyncIterator[list[Any]]:
             session = accounts.require(request, ROLE)
             if not ticket_id and pool.awaits(2):
                 frame.tell(say("chat.loading", language), language)
-            ticket_id, found = await arena.ask(session, ticket_id or None, text, language)
+            ticket_id, found = await arena.ask(
+                session, ticket_id or None, text, language, with_card=carded is True
+            )
             if found:
                 frame.tell(conversation.masked(found, language), language)
             async for values in follow(session, ticket_id):
@@ -118,7 +137,7 @@ def build(
                 return [gr.skip()] * len(shown)
             arena.view(session, ticket_id)  # refuses what is not this page's own
             duel.cast(store, accounts, session, ticket_id, choice, reason, language)
-            return page(arena.view(session, ticket_id))
+            return page(session, arena.view(session, ticket_id))
 
         def leave(how: str) -> Any:
             def handler(ticket_id: str, reason: str, request: gr.Request) -> list[Any]:
@@ -129,18 +148,17 @@ def build(
                 else:
                     store.report(ticket_id, rater_of(session), duel.masked(reason))
                     frame.tell(say("duel.reported", language), language)
-                return page(None, clear=True)
+                return page(session, None, clear=True)
 
             return handler
 
         def next_pair(request: gr.Request) -> list[Any]:
-            accounts.require(request, ROLE)
-            return page(None, clear=True)
+            return page(accounts.require(request, ROLE), None, clear=True)
 
         gr.on(
             [send.click, box.submit],
             frame.guarded(ask, language),
-            [box, ticket],
+            [box, ticket, with_card],
             shown,
             **frame.QUIETLY,
         )
@@ -157,6 +175,24 @@ def build(
         following.click(frame.guarded(next_pair, language), None, shown, **frame.QUIETLY)
         demo.load(frame.guarded(opened, language), None, shown, **frame.QUIETLY)
     return demo
+
+
+def card_panel(card: Card | None, language: Language) -> str:
+    """The case that the physician plays, folded in two: what may be said, and what its doctor found."""
+    if card is None:
+        return conversation.block("", "card")
+    facts, truth = read_card(card.case.card)
+    title = " · ".join(
+        filter(None, (say("card.title", language), card.study, card.case.department))
+    )
+    return conversation.block(
+        f'<details class="case" open><summary>{escape.escape(title)}</summary>'
+        f"<p>{say('card.how', language)}</p>"
+        f'<div class="said">{render.plain(facts)}</div></details>'
+        f'<details class="case"><summary>{say("card.truth", language)}</summary>'
+        f'<div class="said">{render.plain(truth)}</div></details>',
+        "card",
+    )
 
 
 def _named(seen: Duel, titles: dict[str, str]) -> Duel:

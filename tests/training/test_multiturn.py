@@ -157,7 +157,7 @@ def test_two_bundled_models_are_evaluated_and_a_second_run_plays_nothing(
     [
         (["--models", "nobody"], "--models: no file in configs/models names nobody"),
         (["--patient", "nobody"], "--patient: no file in configs/models names nobody"),
-        (["--models", "nano-doctor", "nano-doctor"], "name each model once"),
+        (["--models", "nano-doctor", "nano-doctor"], "each once"),
         (["--models", "gpt-4"], "--consent"),
         (["--patient", "gpt-4"], "--consent"),
         (["--cases", "nowhere.json"], "nowhere.json"),

@@ -3,6 +3,7 @@
 from huatuo.ui.text import (
     account,
     admin,
+    card,
     chat,
     duel,
     errors,
@@ -28,6 +29,7 @@ _FILES = (
     errors,
     chat,
     duel,
+    card,
     rating,
     review,
     mine,
