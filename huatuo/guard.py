@@ -10,7 +10,7 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 from urllib.parse import urlsplit
@@ -232,7 +232,19 @@ class Hosts(Step):
 
 
 class Bodies(Step):
-    """Reads a request's body whole, at most 64 kB in at most ten seconds."""
+    """Reads a request's body whole, at most 64 kB in at most ten seconds.
+
+    larger: patterns of paths with the bytes that fit there; such a body is left for the route to read,
+    which happens after it is known who asks.
+    """
+
+    def __init__(self, app: ASGIApp, larger: Mapping[str, int] | None = None) -> None:
+        super().__init__(app)
+        self._larger = dict(larger or {})
+
+    def _limit(self, path: str) -> int:
+        fits = (limit for known, limit in self._larger.items() if re.fullmatch(known, path))
+        return next(fits, BODY_LIMIT)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] in SAFE_METHODS:
@@ -242,10 +254,14 @@ class Bodies(Step):
         length = headers.get("content-length", "0")
         if "content-length" in headers and "transfer-encoding" in headers:
             raise Refusal(400)  # two lengths: a proxy may have believed the other one
-        if not length.isdigit() or int(length[:12]) > BODY_LIMIT:
+        limit = self._limit(scope["path"])
+        if not length.isdigit() or int(length[:12]) > limit:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(_pour_away(receive), POUR_S)
             raise Refusal(413)
+        if limit > BODY_LIMIT:
+            await self.app(scope, receive, send)
+            return
         try:
             body = await asyncio.wait_for(read_body(receive), BODY_S)
         except TimeoutError:

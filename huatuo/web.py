@@ -41,6 +41,7 @@ from huatuo.accounts import Accounts, Role
 from huatuo.config import AppConfig
 from huatuo.errors import AccessError
 from huatuo.guard import (
+    BODY_LIMIT,
     POLICY,
     AllowList,
     Bodies,
@@ -79,6 +80,7 @@ class Route:
     """A further route of the app, such as a download. path may hold {language} and other fields.
 
     limit: the name of the allowance in huatuo/accounts.py that each request takes from.
+    body_limit: bytes of a body; above the usual 64 kB the endpoint reads it, and counts, itself.
     """
 
     path: str
@@ -86,6 +88,7 @@ class Route:
     role: Role
     methods: tuple[str, ...] = ("GET",)
     limit: str | None = None
+    body_limit: int = BODY_LIMIT
 
 
 def route_table(
@@ -164,7 +167,8 @@ def build_app(
     app.add_middleware(Sessions, accounts=accounts, again_page=plain.again_page)
     app.add_middleware(Origins)
     app.add_middleware(AllowList, rules=route_table(pages, routes, provider=provider is not None))
-    app.add_middleware(Bodies)
+    larger = {compile_path(r.path)[0].pattern: r.body_limit for r in routes}
+    app.add_middleware(Bodies, larger=larger)
     app.add_middleware(Hosts, config=config)
     app.add_middleware(
         Border, config=config, error_page=plain.error_page, error_words=plain.error_words

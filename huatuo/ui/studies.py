@@ -1,0 +1,282 @@
+"""the studies page: what is filed and how far it is, making a study, freezing and closing it."""
+
+import html as escape
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from huatuo.accounts import Accounts, Role
+from huatuo.arena import rater_of
+from huatuo.engines.pool import Pool
+from huatuo.identity import ROLES
+from huatuo.study_toml import to_toml
+from huatuo.ui import conversation, frame, study_form, uploads
+from huatuo.ui.text import Language, say
+from reviews.errors import BadStudy, StudyFrozen
+from reviews.people import People
+from reviews.protocol import Protocol, Study
+from reviews.records import VoteRow
+from reviews.store import Store
+
+ROLE: Role = "researcher"
+PAIRS_SHOWN = 300
+
+
+class Desk:
+    """What the page shows of the record, in one language."""
+
+    def __init__(self, store: Store, people: People, language: Language) -> None:
+        self.store = store
+        self.people = people
+        self.language = language
+
+    def say(self, key: str, **values: object) -> str:
+        """A string of the page; values are escaped."""
+        shown = {name: escape.escape(str(value)) for name, value in values.items()}
+        return say(f"studies.{key}", self.language, **shown)
+
+    def names(self) -> list[str]:
+        """Studies with a protocol."""
+        return [study.name for study in self.store.filed_studies()]
+
+    def listed(self) -> str:
+        """Every study: with a protocol, or with pairs alone."""
+        filed = {study.name: study for study in self.store.filed_studies()}
+        counted = {one.name: one for one in self.store.studies()}
+        rows = []
+        for name in sorted({*filed, *counted}):
+            study, counts = filed.get(name), counted.get(name)
+            title = getattr(study.protocol, f"title_{self.language}") if study else ""
+            state = self.say(study.state) if study else self.say("no_protocol")
+            pairs, votes = (counts.pairs, counts.votes) if counts else (0, 0)
+            rows.append(
+                (name, title, state, str(pairs), str(votes), study.sha256[:12] if study else "")
+            )
+        if not rows:
+            return conversation.block(f'<p class="quiet">{self.say("none")}</p>', "table")
+        keys = ("name", "title", "state", "pairs", "votes_cast", "hash")
+        return conversation.block(frame.table([self.say(key) for key in keys], rows), "table")
+
+    def detail(self, study: Study) -> str:
+        """The protocol, its hash, how far pairs and raters are, and the file that says the same."""
+        votes = self.store.votes(study.name)
+        moments = [("filed_at", study.filed_at), ("frozen_at", study.frozen_at)]
+        moments += [("closed_at", study.closed_at)]
+        facts = [(self.say("state"), self.say(study.state))]
+        facts += [(self.say(key), f"{at:%Y-%m-%d %H:%M} UTC") for key, at in moments if at]
+        if study.close_reason:
+            facts.append((self.say("reason"), study.close_reason))
+        facts.append((self.say("hash"), study.sha256))
+        return conversation.block(
+            _pairs(facts)
+            + self._raters(study)
+            + self._compared(study, votes)
+            + self.protocol(study.protocol),
+            "state study",
+        )
+
+    def protocol(self, protocol: Protocol) -> str:
+        """The protocol as its file, with a button that copies it."""
+        text = escape.escape(to_toml(protocol))
+        return (
+            f"<details><summary>{self.say('as_file')}</summary><div><pre>{text}</pre>"
+            f'<button type="button" data-copy="{self.say("copied")}">{self.say("copy")}</button>'
+            "</div></details>"
+        )
+
+    def _raters(self, study: Study) -> str:
+        """How far each rater is; those who are named, or who began."""
+        named = {name.casefold() for name in study.protocol.raters}
+        rows = []
+        for user in self.people.users():
+            far = self.store.progress(user.id, study.name)
+            if user.name.casefold() in named or far.done or far.skipped:
+                pace = f"{far.median_seconds:.0f} s" if far.median_seconds is not None else ""
+                row = (user.name, str(far.done), str(far.skipped), str(far.total), pace)
+                rows.append(row)
+        keys = ("rater", "done", "skipped", "of", "pace")
+        table = frame.table([self.say(key) for key in keys], rows)
+        return f"<h3>{self.say('by_rater')}</h3>{table}" if rows else ""
+
+    def _compared(self, study: Study, votes: Sequence[VoteRow]) -> str:
+        """How many pairs have how many of the votes they need; then each pair that has any."""
+        overlap = study.protocol.overlap
+        seen = Counter(vote.comparison_id for vote in votes)
+        about = {vote.comparison_id: vote for vote in votes}
+        counts = {one.name: one.pairs for one in self.store.studies()}
+        pairs = max(counts.get(study.name, 0), len(seen))
+        many = Counter(seen.values())
+        many[0] = pairs - len(seen)
+        rows = [(f"{n} / {overlap}", str(many[n])) for n in sorted(many) if many[n]]
+        each = [
+            (about[one].external_id or one, f"{about[one].contestant_a} · {about[one].contestant_b}",
+             f"{n} / {overlap}")
+            for one, n in sorted(seen.items(), key=lambda item: (item[1], about[item[0]].external_id))
+        ]  # fmt: skip
+        table = frame.table([self.say("votes_of"), self.say("pairs")], rows)
+        inner = frame.table(
+            [self.say(k) for k in ("pair", "contestants", "votes_of")], each[:PAIRS_SHOWN]
+        )
+        more = (
+            f"<details><summary>{self.say('each_pair')}</summary>{inner}</details>" if each else ""
+        )
+        return f"<h3>{self.say('by_pair')}</h3>{table}{more}" if pairs else ""
+
+
+def build(
+    store: Store,
+    people: People,
+    pool: Pool,
+    accounts: Accounts,
+    protocols: Sequence[str],
+    language: Language,
+) -> gr.Blocks:
+    """The page in one language. protocols: names of configs/protocols."""
+    desk = Desk(store, people, language)
+    words = desk.say
+    with frame.blocks("studies", language) as demo:
+        frame.with_header(demo, accounts, "studies", language, ROLE)
+        with gr.Column(elem_id="main", elem_classes=["wide", "admin"]):
+            frame.html(f"<h1>{words('heading')}</h1>")
+            listed = frame.html(elem_id="studies")
+            with gr.Row(elem_classes=["fields"]):
+                chosen = gr.Dropdown([], label=words("choose"), elem_id="study-one")
+                freeze = gr.Button(words("freeze"), elem_id="freeze")
+                reason = gr.Textbox(label=words("reason"), elem_id="close-reason", max_length=500)
+                close = gr.Button(words("close"), elem_id="close")
+            wish = gr.State(None)
+            with gr.Column(visible=False, elem_id="confirmation") as sure:
+                warning = frame.html(elem_id="warning")
+                with gr.Row(elem_classes=["fields"]):
+                    confirm = gr.Button(words("confirm"), variant="primary", elem_id="confirm")
+                    cancel = gr.Button(words("cancel"), elem_id="cancel")
+            detail = frame.html(elem_id="study-detail")
+            frame.html(f"<h2>{words('upload_title')}</h2>")
+            sending = frame.html(elem_id="upload")
+            frame.html(f"<h2>{words('new')}</h2>")
+            boxes = study_form.boxes(language, sorted(pool.configs), protocols)
+            show = gr.Button(words("show"), elem_id="show-protocol")
+            shown = frame.html(elem_id="protocol")
+            draft = gr.State(None)
+            file = gr.Button(words("file"), variant="primary", elem_id="file", visible=False)
+        raters = boxes[study_form.KEYS.index("raters")]
+        lists, aside = [listed, chosen, detail], [sure, wish]
+
+        def required(request: gr.Request) -> int:
+            return rater_of(accounts.require(request, ROLE))
+
+        def all_lists(name: str | None) -> list[Any]:
+            study = store.study(name) if name else None
+            return [
+                desk.listed(),
+                gr.update(choices=desk.names(), value=study.name if study else None),
+                desk.detail(study) if study else "",
+            ]
+
+        def enter(request: gr.Request) -> list[Any]:
+            required(request)
+            known = sorted({*desk.names(), *(one.name for one in store.studies())})
+            block = conversation.block(uploads.form(language, known), "plain-form")
+            able = [u.name for u in people.users() if u.disabled_at is None and u.role in ROLES[1:]]
+            return [*all_lists(None), block, gr.update(choices=able)]
+
+        def pick(name: str | None, request: gr.Request) -> list[Any]:
+            required(request)
+            study = store.study(name) if name else None
+            return [desk.detail(study) if study else "", gr.update(visible=False), None]
+
+        def ask(action: str) -> Any:
+            def handler(name: str | None, why: str, request: gr.Request) -> list[Any]:
+                required(request)
+                study = store.study(name) if name else None
+                if study is None:
+                    frame.ask_first(words("choose_first"), language)
+                    return [gr.skip()] * 3
+                if study.state == "closed" or (action == "freeze" and study.state != "draft"):
+                    frame.ask_first(words(f"is_{study.state}"), language)
+                    return [gr.skip()] * 3
+                if action == "close" and not why.strip():
+                    frame.ask_first(words("reason_first"), language)
+                    return [gr.skip()] * 3
+                told = words(
+                    f"sure_{action}", name=study.name, hash=study.sha256, reason=why.strip()
+                )
+                block = conversation.block(f"<p>{told}</p>", "sure")
+                return [gr.update(visible=True), (action, study.name, study.sha256, why), block]
+
+            return handler
+
+        def do(wished: Any, request: gr.Request) -> list[Any]:
+            actor = required(request)
+            if not wished:
+                return [gr.skip()] * 5
+            action, name, sha256, why = wished
+            found = store.study(name)
+            if found is None or found.sha256 != sha256:  # another person filed it anew meanwhile
+                frame.ask_first(words("changed_meanwhile"), language)
+            elif action == "freeze":
+                store.freeze_study(name, actor)
+                frame.tell(words("done_freeze", name=name), language)
+            else:
+                store.close_study(name, actor, why)
+                frame.tell(words("done_close", name=name), language)
+            return [*all_lists(name), gr.update(visible=False), None]
+
+        def preview(*given: Any) -> list[Any]:
+            *values, request = given
+            required(request)
+            try:
+                protocol = study_form.protocol_of(dict(zip(study_form.KEYS, values, strict=True)))
+                _check_names(protocol, pool, people)
+            except BadStudy as error:
+                return [study_form.refusal(error, language), None, gr.update(visible=False)]
+            told = f"<p>{words('meaning', hash=protocol.sha256)}</p>{desk.protocol(protocol)}"
+            told = told.replace("<details>", "<details open>")
+            block = conversation.block(told, "state study")
+            return [block, protocol.canonical(), gr.update(visible=True)]
+
+        def keep(canonical: str | None, request: gr.Request) -> list[Any]:
+            actor = required(request)
+            if not canonical:
+                return [gr.skip()] * 6
+            try:
+                study = store.file_study(Protocol.from_json(canonical), actor)
+            except (BadStudy, StudyFrozen) as error:
+                block = study_form.refusal(error, language)
+                return [gr.skip(), gr.skip(), gr.skip(), block, None, gr.update(visible=False)]
+            frame.tell(words("done_file", name=study.name), language)
+            return [*all_lists(study.name), "", None, gr.update(visible=False)]
+
+        def on(event: Any, handler: Any, inputs: Any, outputs: Any) -> None:
+            event(frame.guarded(handler, language), inputs, outputs, **frame.QUIETLY)
+
+        on(chosen.input, pick, chosen, [detail, *aside])
+        on(freeze.click, ask("freeze"), [chosen, reason], [*aside, warning])
+        on(close.click, ask("close"), [chosen, reason], [*aside, warning])
+        on(confirm.click, do, wish, [*lists, *aside])
+        on(cancel.click, lambda: [gr.update(visible=False), None], None, aside)
+        on(show.click, preview, boxes, [shown, draft, file])
+        on(file.click, keep, draft, [*lists, shown, draft, file])
+        on(demo.load, enter, None, [*lists, sending, raters])
+    return demo
+
+
+def _pairs(facts: Sequence[tuple[str, str]]) -> str:
+    """Names and values as a definition list."""
+    rows = "".join(
+        f"<dt>{escape.escape(name)}</dt><dd>{escape.escape(value)}</dd>" for name, value in facts
+    )
+    return f"<dl>{rows}</dl>"
+
+
+def _check_names(protocol: Protocol, pool: Pool, people: People) -> None:
+    """Raises BadStudy for a rater without an account, or a live contestant that is no model."""
+    for name in protocol.raters:
+        user = people.user_named(name)
+        if user is None or user.disabled_at is not None:
+            raise BadStudy(f"study {protocol.name!r}: raters: {name!r} has no open account")
+    for name in protocol.contestants if protocol.kind == "live" else ():
+        if name not in pool.configs:
+            raise BadStudy(f"study {protocol.name!r}: contestants: {name!r} is no model here")
