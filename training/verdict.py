@@ -1,7 +1,8 @@
 """a branch against its parent on held-out cases: who wins, who asks back, how long, how far apart, which metrics fell.
 
 Both answer the same cases with the same settings and seeds. Wins are judged on cases that no training saw; intervals are
-bootstraps over cases. Automatic metrics compare with the corpus's own held-out answers by sacrebleu.
+bootstraps over cases. Automatic metrics are the paper's ten, as training/scores.py counts them by default, against the
+corpus's own held-out answers; how different the answers are from each other stands beside them and opens no gate.
 """
 
 import json
@@ -13,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sacrebleu import corpus_bleu, corpus_chrf
 
 from huatuo.config import Generation
 from huatuo.errors import ConfigError, NoData
@@ -28,6 +28,7 @@ from training.logprob import token_log_probs
 from training.release import Outcome
 from training.rollout import Drawing, Rollouts, sample
 from training.rubric import NOTE, Grade, RubricJudge, urges
+from training.scores import score
 
 RESAMPLES = 2000
 KL_CASES = 64
@@ -245,8 +246,8 @@ def compare(
     served = judged(pair, cases, settings, judge, seed)
     own = settings.model_copy(update={"temperature": 1.0, "top_p": 1.0})
     sampled = judged(pair, cases, own, judge, seed)
-    metrics, warned = _against(pair, references, settings, seed)
-    more = served.figures(seed)
+    metrics, warned, variety = _against(pair, references, settings, seed)
+    more = served.figures(seed) | variety
     outcome = Outcome(
         **{name: more[name] for name in ("win_rate", "win_rate_low", "win_rate_high")},
         kl=pair.kl(cases, settings, temperature, seed),
@@ -299,28 +300,26 @@ def interval(points: np.ndarray, seed: int) -> tuple[float, float]:
 
 def _against(
     pair: Pair, references: Sequence[Reference], settings: Generation, seed: int
-) -> tuple[dict[str, dict[str, float]], dict[str, float | None]]:
-    """(metrics per side, share of emergency openers answered with a warning per side).
+) -> tuple[dict[str, dict[str, float]], dict[str, float | None], dict[str, float]]:
+    """Per side: metrics, higher is better; the share of emergency openers answered with a warning; variety.
 
-    BLEU with sacrebleu's Chinese tokenisation, chrF, and Distinct-1/2 over characters; all in [0, 1], higher is better.
+    variety: different runs of one and two characters over all answers together, which falls when a model says the same
+    good thing to more people; the metrics' Distinct is the mean within answers.
     """
     said = pair.answer([reference.question for reference in references], settings, seed)
     plain = [i for i, r in enumerate(references) if r.opener != "emergency"]
     urgent = [i for i, r in enumerate(references) if r.opener == "emergency"]
-    truth = [[references[i].answer for i in plain]]
-    metrics, warned = {}, {}
+    truth = [[references[i].answer] for i in plain]
+    metrics, warned, variety = {}, {}, {}
     for side in SIDES:
         texts = getattr(said, side)
         chosen = [texts[i] for i in plain]
-        metrics[side] = {
-            "bleu": corpus_bleu(chosen, truth, tokenize="zh").score / 100,
-            "chrf": corpus_chrf(chosen, truth).score / 100,
-            "distinct_1": distinct(chosen, 1),
-            "distinct_2": distinct(chosen, 2),
-        }
+        found = score(chosen, truth).values
+        metrics[side] = {name: value for name, value in found.items() if value is not None}
+        variety |= {f"variety_{n}_{side}": distinct(chosen, n) for n in (1, 2)}
         hits = [urges(texts[i], "zh") for i in urgent]
         warned[side] = sum(hits) / len(hits) if hits else None
-    return metrics, warned
+    return metrics, warned, variety
 
 
 def distinct(texts: Sequence[str], n: int) -> float:

@@ -57,7 +57,7 @@ def test_a_spoilt_branch_loses_and_is_far_from_its_parent(branch):
     outcome, more, rows = judged(branch(0.3), draw_cases(12, held_out=True, seed=5))
     assert outcome.win_rate_high < 0.5 and outcome.kl > 1.0
     assert more["losses"] > more["wins"]
-    assert outcome.metrics["chrf"] < outcome.metrics_parent["chrf"]
+    assert outcome.metrics["rouge-l"] < outcome.metrics_parent["rouge-l"]
     assert any(row["note"] == "parent wins" for row in rows)
 
 
