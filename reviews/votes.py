@@ -37,7 +37,7 @@ NO_SUCH = "no such assignment for you; open the page again"
 _FACTS = """
 SELECT s.seq, s.rater_id, u.disabled_at IS NOT NULL AS disabled, s.state, c.kind,
   v.revision, v.choice, v.reason, v.ratings, v.seconds, v.spans, v.better,
-  (SELECT t.state = 'closed' FROM studies t WHERE t.name = c.study) AS closed,
+  s.purpose = 'vote' AND (SELECT t.state = 'closed' FROM studies t WHERE t.name = c.study) AS closed,
   CASE c.kind WHEN 'prepared' THEN 1 ELSE
     (SELECT 2 * count(*) FROM turns t WHERE t.comparison_id = s.comparison_id) END AS wanted,
   CASE c.kind WHEN 'prepared' THEN 1 ELSE
@@ -50,9 +50,9 @@ WHERE s.id = ? ORDER BY v.revision DESC LIMIT 1
 """
 _MARK = """
 UPDATE assignments SET state = 'voted' WHERE seq = ? AND state = ? AND rater_id IN (
-  SELECT id FROM users WHERE disabled_at IS NULL) AND NOT EXISTS (
+  SELECT id FROM users WHERE disabled_at IS NULL) AND (purpose = 'adjudication' OR NOT EXISTS (
   SELECT 1 FROM comparisons c JOIN studies t ON t.name = c.study
-  WHERE c.id = assignments.comparison_id AND t.state = 'closed')
+  WHERE c.id = assignments.comparison_id AND t.state = 'closed'))
 """
 
 
