@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reviews import intervals, stats, verdicts
-from reviews.intervals import By
-from reviews.ranking import Model
+from reviews import intervals, stats
 from reviews.records import VoteRow
 from reviews.stated import Stated, of_estimate
 from reviews.stats import Fitted
@@ -55,7 +53,7 @@ def variants(
     for by in ("rater", "case"):
         if by != main.spread.by and (main.tally.cases if by == "case" else main.tally.raters) > 1:
             fits.append((f"by_{by}", stats.fit_tally(main.tally, by=by)))  # type: ignore[arg-type]
-    fits.append(("rao_kupper", _fit(votes, main.spread.by, "rao_kupper")))
+    fits.append(("rao_kupper", stats.fit_tally(main.tally, by=main.spread.by, model="rao_kupper")))
     slower = [v for v in votes if not v.fast]
     real = [v for v in votes if v.comparison_id not in gold]
     for choice, kept in (
@@ -65,17 +63,11 @@ def variants(
         ("with_leaks", [*votes, *leaks]),
     ):
         if kept and [v.assignment_id for v in kept] != [v.assignment_id for v in votes]:
-            fits.append((choice, _fit(kept)))  # type: ignore[arg-type]
+            fits.append((choice, stats.fitted(kept, by=main.spread.by)))  # type: ignore[arg-type]
     return tuple(
         variant for choice, found in fits if found is not None
         for variant in _differences(choice, found, pairs)
     )  # fmt: skip
-
-
-def _fit(
-    votes: Sequence[VoteRow], by: By | None = None, model: Model = "davidson"
-) -> Fitted | None:
-    return verdicts.fit_votes(votes) if by is None else stats.fitted(votes, by=by, model=model)
 
 
 def _differences(

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from reviews import intervals, stats, stopping
-from reviews.intervals import By, Contrast
+from reviews.intervals import By, Contrast, Spread
 from reviews.panel import share
 from reviews.records import FEWEST_RATERS
 from reviews.stated import Stated, absent, of_share
@@ -177,10 +177,34 @@ def is_reached(duels: Sequence[Duel]) -> bool:
     return bool(duels) and all(duel.evidence.decision != "open" for duel in duels)
 
 
+_NARROWER: dict[By, tuple[By, ...]] = {
+    "both": ("rater", "case", "vote"),
+    "rater": ("vote",),
+    "case": ("vote",),
+    "vote": (),
+}
+
+
 def fit_votes(votes: Votes) -> Fitted | None:
-    """The ranking's fit, clustered as clustering() says; None for no votes."""
+    """The ranking's fit, clustered as clustering() says; None for no votes.
+
+    Where votes within a case or a rater balance each other, clustering makes intervals narrower
+    than votes taken one by one, down to nothing; the widest way is taken then, and named.
+    """
     read = tally(votes)
-    return stats.fit_tally(read, by=clustering(read))
+    by = clustering(read)
+    found = stats.fit_tally(read, by=by)
+    if found is None:
+        return None
+    ways = [found.spread, *(intervals.spread(read, found.fit, one) for one in _NARROWER[by])]
+    return Fitted(read, found.fit, max(ways, key=lambda spread: _width(spread, read.models)))
+
+
+def _width(spread: Spread, models: int) -> float:
+    """Sum of the squared half-widths of all scores' intervals, centred."""
+    centre = np.eye(models) - 1 / models
+    inside = centre @ spread.covariance[:models, :models] @ centre
+    return float(np.trace(inside)) * spread.quantile**2
 
 
 def left_share(votes: Tally) -> Stated:

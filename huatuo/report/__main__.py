@@ -38,22 +38,27 @@ def titles(language: Language, models_dir: Path = ROOT / "configs" / "models") -
 
 
 def read_verdicts(path: Path, read: Reading) -> dict[str, str]:
-    """A judge's winners by comparison id, as filed. Raises BadFile naming the line; OSError."""
+    """A judge's winners by comparison id, as filed; verdicts on what nobody voted on are passed over.
+
+    Raises BadFile naming the line; OSError.
+    """
     sides = {v.comparison_id: (v.contestant_a, v.contestant_b, v.external_id) for v in read.votes}
     verdicts: dict[str, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
         row = _row(path, number, line)
-        ids = [i for i, side in sides.items() if row.get("comparison") == i or row.get("case") == side[2]]  # fmt: skip
-        for comparison in ids:
-            a, b, _ = sides[comparison]
-            named = {a: "a", b: "b", "tie": "tie", "both_bad": "both_bad"}
-            if row["winner"] in named:
-                verdicts[comparison] = named[row["winner"]]
-            elif "comparison" in row:
-                why = f"winner must be {a}, {b}, tie or both_bad, not {row['winner']!r}"
-                raise BadFile(str(path), f"line {number}", why)
+        meant = [
+            (key, {a: "a", b: "b", "tie": "tie", "both_bad": "both_bad"})
+            for key, (a, b, case) in sides.items()
+            if row.get("comparison") == key or row.get("case") == case
+        ]
+        found = {key: names[row["winner"]] for key, names in meant if row["winner"] in names}
+        if meant and not found:
+            allowed = ", ".join(meant[0][1])
+            why = f"winner must be {allowed}, not {row['winner']!r}"
+            raise BadFile(str(path), f"line {number}", why)
+        verdicts.update(found)
     return verdicts
 
 

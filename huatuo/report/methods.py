@@ -78,6 +78,7 @@ def _model(found: Findings, teller: Teller) -> str:
     sentences = [
         teller.say("report.methods.model", ridge=RIDGE),
         teller.say(f"report.methods.clustered.{board.clustered_by}", clusters=board.clusters),
+        teller.say("report.methods.widest"),
     ]
     if board.raters < FEWEST_RATERS:
         sentences.append(teller.say("report.methods.few_raters", least=FEWEST_RATERS))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reviews import findings, verdicts
+from reviews import findings, stats, verdicts
 from reviews.findings import Findings
 from reviews.harms import exact, sign_test
 from reviews.protocol import Closing, Criterion, Protocol, Study
@@ -346,6 +346,20 @@ def test_what_is_not_defined_says_why() -> None:
     perfect = degenerate("twelve of twelve").headline.duels[0]
     assert perfect.standing == "first" and perfect.missing is None
     assert degenerate("one rater").headline.duels[0].standing == "open"
+
+
+@pytest.mark.parametrize("raters", [1, 3, 6])
+def test_votes_that_balance_within_a_cluster_make_no_interval_narrow(raters: int) -> None:
+    """Each case and each rater hold as many wins as losses: a sandwich over them sees no doubt."""
+    rows = [
+        vote("alpha", "beta", ("left", "right")[n % 2], n, rater=1 + n // 2 % raters, case=n // 2)
+        for n in range(96)
+    ]
+    found = verdicts.fit_votes(rows)
+    assert found is not None
+    by_vote = stats.fit_tally(found.tally, by="vote")
+    assert by_vote is not None
+    assert found.spread.covariance[0, 0] >= by_vote.spread.covariance[0, 0] > 0.001
 
 
 def test_each_closing_rule_says_how_far_it_is(votes: list[VoteRow]) -> None:

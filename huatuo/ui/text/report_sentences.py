@@ -108,6 +108,7 @@ _METHODS: tuple[tuple[str, str, str], ...] = (
     ("clustered.rater", "标准误用三明治估计，按医生聚类（{clusters} 个，自由度减 1）。", "Standard errors are sandwich estimates clustered by rater ({clusters} clusters, one fewer degrees of freedom)."),
     ("clustered.case", "标准误用三明治估计，按病例聚类（{clusters} 个，自由度减 1）。", "Standard errors are sandwich estimates clustered by case ({clusters} clusters, one fewer degrees of freedom)."),
     ("clustered.vote", "标准误把每票视为独立（{clusters} 票）。", "Standard errors take each vote as independent ({clusters} votes)."),
+    ("widest", "数据允许的聚类方式之中，取区间最宽者。", "Among the ways of clustering that the data allow, the one with the widest intervals was taken."),
     ("few_raters", "医生少于 {least} 位，区间不能推广到其他医生。", "With fewer than {least} physicians the intervals do not extend to other physicians."),
     ("ranks", "名次区间为 {replicates} 次聚类自助法的百分位数。", "Rank intervals are percentiles of {replicates} clustered bootstrap replicates."),
     ("style", "另以篇幅与格式之差为协变量拟合同一模型，以检查文风的影响。", "The same model with differences of length and formatting as covariates checks the influence of style."),
