@@ -61,7 +61,7 @@ def test_the_card_has_a_measured_line_for_each_model_and_counts_the_table_right(
         ("谢谢", "不客气"),
         ("写一首诗", "健康"),
         ("我头疼三天了，早上更重", "是哪一侧疼"),
-        ("hello", "bothering"),
+        ("hello", "symptoms"),
     ],
 )
 def test_the_hybrid_greets_declines_and_stays_with_the_complaint(question, word):
