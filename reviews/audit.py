@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -127,6 +128,7 @@ def verify(db: sqlite_utils.Database) -> Verified:
     prev_hash, expected = FIRST_HASH, 0
     votes: dict[tuple[str, int], int] = {}
     texts: dict[int, str] = {}
+    sealed: set[str] = set()
     columns = "seq, at, actor, action, subject, before, after, prev_hash, hash"
     for row in db.conn.execute(f"SELECT {columns} FROM audit ORDER BY seq"):
         expected += 1
@@ -141,7 +143,9 @@ def verify(db: sqlite_utils.Database) -> Verified:
         if parts[3] in ("vote", "revote"):
             votes[parts[4], json.loads(parts[6])["revision"]] = expected
             texts[expected] = parts[6]
-    _verify_votes(db, votes, texts, expected)
+        elif parts[3] == "erase":
+            sealed.add(json.loads(parts[6])["sha256"])
+    _verify_votes(db, votes, texts, erased_hashes(db.conn, sealed), expected)
     return Verified(rows=expected, last_hash=prev_hash)
 
 
@@ -149,6 +153,7 @@ def _verify_votes(
     db: sqlite_utils.Database,
     logged: dict[tuple[str, int], int],
     texts: dict[int, str],
+    gone: Mapping[str, str],
     last_seq: int,
 ) -> None:
     bad: list[tuple[int, str]] = []
@@ -159,8 +164,35 @@ def _verify_votes(
         seq = logged.pop((f"assignment:{vote[0]}", vote[1]), 0)
         if not seq:
             bad.append((last_seq + 1, f"vote {vote[0]} has no log row"))
-        elif texts[seq] != canonical(vote_after(*tuple(vote)[1:])):
+        elif texts[seq] != canonical(_as_logged(tuple(vote), gone)):
             bad.append((seq, "the vote it tells of was changed"))
     bad += [(seq, "the vote it tells of is gone") for seq in logged.values()]
     if bad:
         raise AuditBroken(*min(bad))
+
+
+def _as_logged(vote: tuple[Any, ...], gone: Mapping[str, str]) -> dict[str, Any]:
+    """What the log must say of a vote; erased texts count with the hash that their erasure kept."""
+    said = vote_after(*vote[1:])
+    for column in ("reason", "spans", "better"):
+        if (sha256 := gone.get(f"votes/{vote[0]}/{vote[1]}/{column}")) is not None:
+            said[f"{column}_sha256"] = sha256
+    return said
+
+
+def erased_hashes(conn: sqlite3.Connection, sealed: set[str]) -> dict[str, str]:
+    """Where each erased text stood -> its sha256, of those erasures that the log seals.
+
+    sealed: the digests that rows of the log name. Rows that do not fit their seal are left out.
+    """
+    by_seal: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for subject, sha256 in conn.execute("SELECT subject, sha256 FROM erasures ORDER BY seq"):
+        seal, slash, where = subject.partition("/")
+        if slash and seal in sealed:
+            by_seal[seal].append((where, sha256))
+    return {
+        where: sha256
+        for seal, found in by_seal.items()
+        if digest(canonical(sorted(found))) == seal
+        for where, sha256 in found
+    }

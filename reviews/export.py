@@ -1,19 +1,26 @@
-"""The votes as files for training and reading: TRL preference JSONL and CSV, with a manifest.
+"""the votes as files for training and reading: TRL preference and KTO, Parquet, CSV, a data card, with a manifest.
 
-    python -m reviews.export --out exports/first [--data data] [--study NAME] [--force]
+    python -m reviews.export --out exports/first [--data data] [--study NAME] [--criterion KEY]
+        [--min-agreement 0.7] [--language zh] [--without-leaks] [--adjudicated] [--license ID] [--force]
+    python -m reviews.export --from exports/first/manifest.json --out exports/again
 
-pairs.jsonl      one question: prompt, chosen, rejected as lists of {role, content}
-dialogues.jsonl  several turns: chosen and rejected as whole conversations, without a prompt,
-                 because after the first turn the two sides' contexts differ
-ties.jsonl       "equally good": answer_a and answer_b as whole conversations
-both_bad.jsonl   "both bad": the same shape
-votes.csv        every vote with its reason, for people
-manifest.json    counts, sha256 of each file, the filter and the log's last hash
+pairs.jsonl           one question: prompt, chosen, rejected as lists of {role, content}
+pairs_implicit.jsonl  the same, the prompt inside chosen and rejected
+dialogues.jsonl       several turns: chosen and rejected as whole conversations, without a prompt,
+                      because after the first turn the two sides' contexts differ
+ties.jsonl            "equally good": answer_a and answer_b as whole conversations
+both_bad.jsonl        "both bad": the same shape
+kto.jsonl             prompt, completion, label: winners true; both-bad and unsafe answers false
+sft.jsonl, better_pairs.jsonl   the physicians' own answers, where their author agreed
+votes.csv, .jsonl, .parquet     every vote and verdict with all its fields
+README.md             a data card; `datasets.load_dataset(folder)` reads its configs
+manifest.json         counts, sha256 of each file, the filter and the log's last hash
 
-Each vote stands in exactly one of the four JSONL files. Raters are numbers. Everything is
-read in one transaction, in the order in which the pairs were given out, so the same record
-gives the same bytes. A folder appears whole or not at all; an export of a record whose log
-does not hold is refused.
+Each judgement stands in exactly one of the first four kinds of outcome. Raters are numbers, the same
+in each export. Everything is read in one transaction, in the order in which the pairs were given out,
+so the same record gives the same bytes; `--from` writes an earlier export anew, later votes left out,
+or says why it cannot. A folder appears whole or not at all; an export of a record whose log does not
+hold is refused.
 """
 
 from __future__ import annotations
@@ -31,31 +38,36 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reviews import audit, votes
+from reviews import audit, filing, parquet
+from reviews.asof import Selection, in_training, select, standing
+from reviews.card import Told, card
 from reviews.comparisons import find_comparison
 from reviews.database import DEFAULT_NAME, Database
 from reviews.errors import RecordError
-from reviews.records import Comparison, Letter, VoteRow, iso
+from reviews.records import VoteRow, iso
+from reviews.reproduce import Recipe, check_same, read_recipe
 from reviews.store import Store
+from reviews.training_rows import JSONL, conversation, is_erased, rows_of, table_row
 
 if TYPE_CHECKING:
     import sqlite_utils
 
-SCHEMA = 1
-JSONL = ("pairs.jsonl", "dialogues.jsonl", "ties.jsonl", "both_bad.jsonl")
-CSV_COLUMNS = (
-    "vote", "study", "kind", "rater", "case", "department", "intent", "language", "turns",
-    "contestant_a", "contestant_b", "left_is", "choice", "winner", "reason", "ratings",
-    "seconds", "revisions", "identity_leak", "at", "question", "answer_a", "answer_b",
-)  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "\0")
+__all__ = ["Manifest", "conversation", "export", "export_again", "export_zip", "main", "safe_cell"]
 
-Messages = list[dict[str, str]]
+SCHEMA = 2
+TABLE_COLUMNS = (
+    "vote", "study", "kind", "purpose", "rater", "case", "department", "intent", "language", "source",
+    "turns", "contestant_a", "contestant_b", "left_is", "choice", "winner", "reason", "ratings",
+    "ratings_by_contestant", "spans", "better_answer", "better_from", "better_consent", "seconds", "fast",
+    "probability", "revisions", "identity_leak", "at", "question", "answer_a", "answer_b",
+)  # fmt: skip
+_TABLES = ("votes.csv", "votes.jsonl", "votes.parquet")
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,65 +88,66 @@ def safe_cell(text: str) -> str:
     return "'" + text if text.startswith(_FORMULA) or bare.startswith(_FORMULA) else text
 
 
-def conversation(comparison: Comparison, side: Letter) -> Messages:
-    """One side's whole conversation as messages."""
-    said: Messages = []
-    for turn in comparison.turns:
-        answer = turn.a if side == "a" else turn.b
-        said.append({"role": "user", "content": turn.asked(side)})
-        said.append({"role": "assistant", "content": answer.text if answer else ""})
-    return said
-
-
-def record_of(vote: VoteRow, comparison: Comparison) -> tuple[str, dict[str, Any]]:
-    """The JSONL file a vote belongs to, and its row there."""
-    sides = {"a": conversation(comparison, "a"), "b": conversation(comparison, "b")}
-    names = {"a": vote.contestant_a, "b": vote.contestant_b}
-    facts: dict[str, Any] = {
-        "vote": vote.assignment_id,
-        "study": vote.study,
-        "kind": vote.kind,
-        "case": vote.external_id or vote.comparison_id,
-        "rater": vote.rater,
-        "department": vote.department,
-        "intent": vote.intent,
-        "language": vote.language,
-        "source": vote.source,
-        "left_is": vote.left_is,
-        "ratings": audit.canonical(dict(vote.ratings)),
-        "seconds": vote.seconds,
-        "revisions": vote.revisions,
-        "identity_leak": vote.identity_leak,
-        "at": iso(vote.at),
-    }
-    if vote.winner not in ("a", "b"):
-        told = {f"{key}_{side}": value[side] for key, value in
-                (("answer", sides), ("model", names)) for side in "ab"}  # fmt: skip
-        return ("ties.jsonl" if vote.winner == "tie" else "both_bad.jsonl"), {**told, **facts}
-    won, lost = ("a", "b") if vote.winner == "a" else ("b", "a")
-    facts["chosen_model"], facts["rejected_model"] = names[won], names[lost]
-    if vote.turns > 1 or sides["a"][0] != sides["b"][0]:  # no common prompt
-        both = {"chosen": sides[won], "rejected": sides[lost]}
-        return "dialogues.jsonl", {**both, "pair_scope": "dialogue", **facts}
-    asked = {"prompt": sides[won][:1], "chosen": sides[won][1:], "rejected": sides[lost][1:]}
-    return "pairs.jsonl", {**asked, "pair_scope": "turn", **facts}
-
-
 def export(
-    database: Database, out: Path | str, *, study: str | None = None, force: bool = False
+    database: Database,
+    out: Path | str,
+    *,
+    study: str | None = None,
+    criterion: str | None = None,
+    min_agreement: float | None = None,
+    language: str | None = None,
+    leaks: bool = True,
+    adjudicated: bool = False,
+    licence: str = "other",
+    force: bool = False,
 ) -> Manifest:
-    """Write the folder `out` whole or not at all.
+    """Write the folder `out` whole or not at all; what may be asked for is told at Selection.
 
     Raises AuditBroken when the log does not hold, FileExistsError when `out` is a file or a
     folder with something in it (with force=True the folder is replaced), OSError, Store*.
     """
-    out = Path(out)
+    asked = Selection(study, criterion, min_agreement, language, leaks, adjudicated)
+    return _write_folder(
+        Path(out), force, lambda folder: _write_files(database, folder, asked, licence)
+    )
+
+
+def export_again(
+    database: Database, manifest: Path | str, out: Path | str, *, force: bool = False
+) -> Manifest:
+    """Write an earlier export anew, byte for byte, from its manifest.json alone.
+
+    Raises RecordError, and writes nothing, when the record no longer gives these bytes; it says
+    which files differ and what is known to be the reason. Otherwise as export().
+    """
+    recipe = read_recipe(Path(manifest))
+
+    def write(folder: Path) -> Manifest:
+        again = _write_files(database, folder, recipe.asked, recipe.licence, recipe)
+        (folder / "manifest.json").write_bytes(recipe.manifest)
+        return Manifest(again.counts, again.sha256, recipe.content)
+
+    return _write_folder(Path(out), force, write)
+
+
+def export_zip(database: Database, study: str | None = None) -> bytes:
+    """The same files as one ZIP archive, for a download. Raises AuditBroken, Store*."""
+    with tempfile.TemporaryDirectory() as folder:
+        _write_files(database, Path(folder), Selection(study), "other")
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(Path(folder).iterdir()):
+                archive.write(path, path.name)
+        return packed.getvalue()
+
+
+def _write_folder(out: Path, force: bool, write: Callable[[Path], Manifest]) -> Manifest:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not force)):
         raise FileExistsError(f"{out} exists and is not empty; choose another folder or --force")
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        manifest = _write_files(database, work, study)
+        manifest = write(work)
         _sync(work)
         old = None
         if out.exists():
@@ -149,75 +162,85 @@ def export(
     return manifest
 
 
-def export_zip(database: Database, study: str | None = None) -> bytes:
-    """The same files as one ZIP archive, for a download. Raises AuditBroken, Store*."""
-    with tempfile.TemporaryDirectory() as folder:
-        _write_files(database, Path(folder), study)
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in sorted(Path(folder).iterdir()):
-                archive.write(path, path.name)
-        return packed.getvalue()
-
-
-def _write_files(database: Database, folder: Path, study: str | None) -> Manifest:
-    counts = dict.fromkeys((*JSONL, "votes.csv"), 0)
-    with contextlib.ExitStack() as stack:
-        db = stack.enter_context(database.read())
+def _write_files(
+    database: Database,
+    folder: Path,
+    asked: Selection,
+    licence: str,
+    recipe: Recipe | None = None,
+) -> Manifest:
+    with database.read() as db:
         verified = audit.verify(db)
-        files = {
-            name: stack.enter_context((folder / name).open("w", encoding="utf-8", newline="\n"))
-            for name in JSONL
-        }
-        csv_file = (folder / "votes.csv").open("w", encoding="utf-8-sig", newline="")
-        table = csv.writer(stack.enter_context(csv_file), quoting=csv.QUOTE_ALL)
-        table.writerow(CSV_COLUMNS)
-        for vote, comparison in _judged(db, study):
-            name, row = record_of(vote, comparison)
-            files[name].write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            table.writerow(_csv_row(vote, row, comparison))
-            counts[name] += 1
-            counts["votes.csv"] += 1
-        problems = db["audit"].count_where("action = 'report'")
-    hashes = {name: _sha256(folder / name) for name in counts}
+        rows, last_hash = (recipe.rows, recipe.last_hash) if recipe else verified
+        if recipe:
+            recipe.check_log(db)
+        found = select(standing(db, asked.study, rows), asked)
+        counts = _write_rows(db, folder, found, asked)
+        erased = {v.comparison_id for v in found if is_erased(find_comparison(db, v.comparison_id))}
+        told = Told(found, counts, filing.every(db), asked.asked(), licence, last_hash, len(erased))
+        (folder / "README.md").write_text(card(told), encoding="utf-8")
+        query = "SELECT count(*) FROM audit WHERE action = 'report' AND seq <= ?"
+        problems = db.conn.execute(query, (rows,)).fetchone()[0]
+        hashes = {name: _sha256(folder / name) for name in (*counts, "README.md")}
+        if recipe:
+            check_same(db, recipe, hashes, _commit())
     content = {
         "schema": SCHEMA,
         "created_at": iso(database.clock()),
-        "filter": {"study": study, "revision": "last"},
+        "filter": asked.asked(),
+        "license": licence,
         "counts": counts,
         "sha256": hashes,
+        "erased_comparisons": len(erased),
         "reports_in_log": problems,
-        "audit": {"rows": verified.rows, "last_hash": verified.last_hash},
+        "audit": {"rows": rows, "last_hash": last_hash},
         "commit": _commit(),
+        "pyarrow": parquet.version(),
     }
     text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
     (folder / "manifest.json").write_text(text, encoding="utf-8")
     return Manifest(counts, hashes, content)
 
 
-def _judged(db: sqlite_utils.Database, study: str | None) -> Iterator[tuple[VoteRow, Comparison]]:
-    for vote in votes.rows(db, study):
-        yield vote, find_comparison(db, vote.comparison_id)
+def _write_rows(
+    db: sqlite_utils.Database, folder: Path, found: list[VoteRow], asked: Selection
+) -> dict[str, int]:
+    """Write the tables and the training files; returns rows per file."""
+    counts = dict.fromkeys((*JSONL, *_TABLES), 0)
+
+    def table() -> Iterator[dict[str, Any]]:
+        for vote in found:
+            yield table_row(vote, find_comparison(db, vote.comparison_id))
+
+    with (
+        (folder / "votes.csv").open("w", encoding="utf-8-sig", newline="") as csv_file,
+        (folder / "votes.jsonl").open("w", encoding="utf-8", newline="\n") as lines,
+    ):
+        writer = csv.writer(csv_file, quoting=csv.QUOTE_ALL)
+        writer.writerow(TABLE_COLUMNS)
+        for row in table():
+            writer.writerow([_cell(row[name]) for name in TABLE_COLUMNS])
+            lines.write(_line({name: row[name] for name in TABLE_COLUMNS}))
+    counts["votes.csv"] = counts["votes.jsonl"] = len(found)
+    counts["votes.parquet"] = parquet.write(folder / "votes.parquet", TABLE_COLUMNS, table())
+    with contextlib.ExitStack() as stack:
+        files = {
+            name: stack.enter_context((folder / name).open("w", encoding="utf-8", newline="\n"))
+            for name in JSONL
+        }
+        for vote in in_training(found, adjudicated=asked.adjudicated):
+            for name, row in rows_of(vote, find_comparison(db, vote.comparison_id)):
+                files[name].write(_line(row))
+                counts[name] += 1
+    return counts
 
 
-def _csv_row(vote: VoteRow, row: dict[str, Any], comparison: Comparison) -> list[str]:
-    def said(side: Letter, role: str) -> str:
-        texts = [m["content"] for m in conversation(comparison, side) if m["role"] == role]
-        return "\n\n".join(texts)
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
-    cells: dict[str, Any] = {
-        **{name: row.get(name) for name in CSV_COLUMNS},
-        "turns": vote.turns,
-        "contestant_a": vote.contestant_a,
-        "contestant_b": vote.contestant_b,
-        "choice": vote.choice,
-        "winner": vote.winner,
-        "reason": vote.reason,
-        "question": said("a", "user"),
-        "answer_a": said("a", "assistant"),
-        "answer_b": said("b", "assistant"),
-    }
-    return [safe_cell("" if cells[name] is None else str(cells[name])) for name in CSV_COLUMNS]
+
+def _cell(value: Any) -> str:
+    return safe_cell("" if value is None else str(value))
 
 
 def _sha256(path: Path) -> str:
@@ -252,35 +275,58 @@ def _commit() -> str | None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reviews.export",
-        description="Write the votes as TRL preference JSONL and CSV.",
-    )
-    parser.add_argument("--out", required=True, type=Path, help="the folder to make")
-    parser.add_argument("--data", default=Path("data"), type=Path, help="the record's folder")
-    parser.add_argument("--study", help="only this study")
-    parser.add_argument("--force", action="store_true", help="replace a folder that is not empty")
-    given = parser.parse_args(arguments)
+    given = _parser().parse_args(arguments)
     path = given.data / DEFAULT_NAME
     try:
         if not path.exists():
             raise RecordError(f"{path}: there is no record; start the app or name it with --data")
         with contextlib.closing(Store.open(path)) as store:
-            known = {s.name for s in store.studies()} | {v.study for v in store.votes()}
-            if given.study is not None and given.study not in known:
-                raise RecordError(
-                    f"{given.study}: no such study; there are {', '.join(sorted(known))}"
-                )
-            manifest = export(store.database, given.out, study=given.study, force=given.force)
+            manifest = _run(store, given)
     except (RecordError, OSError, sqlite3.Error) as error:
         print(f"nothing was exported: {error}", file=sys.stderr)
         return 1
     for name, count in manifest.counts.items():
         print(f"{count:6d}  {given.out / name}")
-    print(
-        f"log: {manifest.content['audit']['rows']} rows, last hash {manifest.content['audit']['last_hash']}"
-    )
+    log = manifest.content["audit"]
+    print(f"log: {log['rows']} rows, last hash {log['last_hash']}")
     return 0
+
+
+def _run(store: Store, given: argparse.Namespace) -> Manifest:
+    if given.manifest is not None:
+        return export_again(store.database, given.manifest, given.out, force=given.force)
+    known = {s.name for s in store.studies()} | {v.study for v in store.votes()}
+    if given.study is not None and given.study not in known:
+        raise RecordError(f"{given.study}: no such study; there are {', '.join(sorted(known))}")
+    return export(
+        store.database, given.out, study=given.study, criterion=given.criterion,
+        min_agreement=given.min_agreement, language=given.language, leaks=not given.without_leaks,
+        adjudicated=given.adjudicated, licence=given.license, force=given.force,
+    )  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m reviews.export",
+        description="Write the votes as TRL preference and KTO JSONL, Parquet and CSV with a data card.",
+    )
+    add = parser.add_argument
+    add("--out", required=True, type=Path, help="the folder to make")
+    add("--data", default=Path("data"), type=Path, help="the record's folder")
+    add("--from", dest="manifest", type=Path, help="write the export of this manifest.json anew")
+    add("--study", help="only this study")
+    add("--criterion", help="take winners from the ratings of this criterion, such as diagnosis")
+    add(
+        "--min-agreement",
+        type=float,
+        help="least share of votes that agree on a comparison, 0 to 1",
+    )
+    add("--language", help="only comparisons in this language, such as zh")
+    add("--without-leaks", action="store_true", help="leave out answers that name their model")
+    add("--adjudicated", action="store_true", help="train on a senior's verdict where there is one")
+    add("--license", default="other", help="the licence named on the data card (default: other)")
+    add("--force", action="store_true", help="replace a folder that is not empty")
+    return parser
 
 
 if __name__ == "__main__":

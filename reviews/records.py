@@ -23,6 +23,7 @@ REASON_LIMIT = 2000  # characters
 FEWEST_RATERS = 5  # below, the statistics cluster votes by case and not by rater
 OPEN_FOR = timedelta(hours=24)  # then an open prepared pair counts as lying with nobody
 IDENTITY_LEAK = "identity_leak"  # the flag of a comparison in which an answer names its model
+ERASED = "[erased]"  # stands where a text was taken out for good; see reviews/erasure.py
 LIVE_STUDY = "live"  # the study of comparisons typed by the raters themselves
 
 # C0 but tab and newline, DEL, C1, BOM, bidirectional overrides and isolates.

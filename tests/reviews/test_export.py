@@ -23,16 +23,14 @@ from reviews.export import export, export_zip, main, safe_cell
 from reviews.people import People
 from reviews.records import Assignment
 from reviews.store import Store
+from reviews.training_rows import JUDGED
 
 Live = Callable[..., Assignment]
 FILES = [
-    "both_bad.jsonl",
-    "dialogues.jsonl",
-    "manifest.json",
-    "pairs.jsonl",
-    "ties.jsonl",
-    "votes.csv",
-]
+    "README.md", "better_pairs.jsonl", "both_bad.jsonl", "dialogues.jsonl", "kto.jsonl",
+    "manifest.json", "pairs.jsonl", "pairs_implicit.jsonl", "sft.jsonl", "ties.jsonl", "votes.csv",
+    "votes.jsonl", "votes.parquet",
+]  # fmt: skip
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -62,15 +60,20 @@ def test_every_vote_is_in_exactly_one_file(voted: Store, tmp_path: Path) -> None
     assert sorted(p.name for p in out.iterdir()) == FILES
     assert manifest.counts == {
         "pairs.jsonl": 5, "dialogues.jsonl": 1, "ties.jsonl": 2, "both_bad.jsonl": 1, "votes.csv": 9,
+        "pairs_implicit.jsonl": 5, "kto.jsonl": 8, "sft.jsonl": 0, "better_pairs.jsonl": 0,
+        "votes.jsonl": 9, "votes.parquet": 9,
     }  # fmt: skip
-    ids = [row["vote"] for name in module.JSONL for row in lines(out / name)]
+    ids = [row["vote"] for name in JUDGED for row in lines(out / name)]
     assert sorted(ids) == sorted(row.assignment_id for row in voted.votes())
     said = json.loads((out / "manifest.json").read_text("utf-8"))
     assert said["counts"] == manifest.counts
     for name, digest in said["sha256"].items():
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
     assert said["audit"]["last_hash"] == voted.verify_audit().last_hash
-    assert said["filter"] == {"study": None, "revision": "last"}
+    assert said["filter"] == {
+        "study": None, "criterion": None, "min_agreement": None, "language": None, "leaks": True,
+        "adjudicated": False, "revision": "last",
+    }  # fmt: skip
     assert not list(out.parent.glob(".*"))
 
 
@@ -118,7 +121,7 @@ def test_the_last_revision_is_exported_with_its_count(
 
 def test_raters_are_numbers(voted: Store, tmp_path: Path) -> None:
     export(voted.database, tmp_path / "out")
-    text = "".join(p.read_text("utf-8") for p in (tmp_path / "out").iterdir())
+    text = "".join(p.read_text("utf-8", "replace") for p in (tmp_path / "out").iterdir())
     assert "王医生" not in text and "Dr. Li" not in text and "user:" not in text
     assert {r["rater"] for r in lines(tmp_path / "out" / "pairs.jsonl")} == {1, 2}
 
@@ -181,8 +184,8 @@ def test_x2_an_export_during_votes_is_one_state(
     for number in range(4):
         out = tmp_path / str(number)
         manifest = export(voted.database, out)
-        told = sum(len(lines(out / name)) for name in module.JSONL)
-        assert told == manifest.counts["votes.csv"] == sum(manifest.counts.values()) - told
+        told = sum(len(lines(out / name)) for name in JUDGED)
+        assert told == manifest.counts["votes.csv"] == manifest.counts["votes.parquet"]
     stop.set()
     thread.join()
 
@@ -263,7 +266,7 @@ def test_the_command_fails_in_words(
 def test_the_files_load_with_datasets(voted: Store, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     export(voted.database, tmp_path / "out")
-    for name in module.JSONL:
+    for name in JUDGED:
         file = str(tmp_path / "out" / name)
         loaded = datasets.load_dataset(
             "json", data_files=file, split="train", cache_dir=str(tmp_path / "c")
