@@ -84,7 +84,7 @@ def draw(
         if row["external_id"] not in protocol.gold
         and row["votes"] + row["opened"] < protocol.overlap
     ]
-    seed = f"{protocol.seed}:{study}:{rater_id}"
+    seed = f"{protocol.seed}:{rater_id}"
     order = random.Random(f"{seed}:{len(had)}")
     if gold and (not open_ones or len(had) % GOLD_EVERY == GOLD_EVERY // 2):
         return _balanced(gold, had, seed, order)
