@@ -125,7 +125,7 @@ def evaluate(config: EvaluateConfig, *, retry: bool = False, yes: bool = False) 
     report |= {"judge": judged.figures, "physicians": voted.figures, "multiturn": told.figures}
     report["files"] |= judged.files | voted.files | told.files
     sticks = [stick for stick in (judged.stick, voted.stick) if stick] + _metric_sticks(report, measured)  # fmt: skip
-    report["agreement"] = agreement(sticks)
+    report["agreement"] = agreement(sticks, [c.name for c in contestants])
     report["gate"] = gate.check(config.gate, report) if config.gate else None
     out = ROOT / config.out
     samples = evaluate_report.examples(
@@ -176,6 +176,7 @@ def _measure(
     report: dict[str, Any] = {
         "format": FORMAT,
         "name": config.name,
+        "ours": contestants[0].name,
         "seed": config.seed,
         "resamples": config.resamples,
         "convention": config.convention.model_dump(),
@@ -185,8 +186,13 @@ def _measure(
         "metrics": {n: m.figures for n, m in measured.items() if n not in choice},
         "choice": {n: m.figures for n, m in measured.items() if n in choice},
         "published": {q.name: published.beside(q.published) for q in benchmarks if q.published},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},  # fmt: skip
-        "files": {f"{q.name}: {file}": sha256 for q in benchmarks for file, sha256 in q.files.items()},  # fmt: skip
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in LIBRARIES},
+        },
+        "files": {
+            f"{q.name}: {file}": sha256 for q in benchmarks for file, sha256 in q.files.items()
+        },
     }
     report["files"] |= {f"answers: {c.origin}": c.sha256 for c in contestants if c.said is not None}
     return report, measured
@@ -223,11 +229,7 @@ def _write(path: Path, text: str) -> None:
 
 def read_config(path: Path, given: argparse.Namespace) -> EvaluateConfig:
     """The file, with what the command line says in its stead. Raises ConfigError naming file and key."""
-    plain = {
-        key: value
-        for key in Keys.model_fields
-        if (value := getattr(given, key)) is not None
-    }
+    plain = {key: value for key in Keys.model_fields if (value := getattr(given, key)) is not None}
     config = read_toml(path, EvaluateConfig, plain)
     changed: dict[str, Any] = {}
     if given.models:

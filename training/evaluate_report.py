@@ -1,6 +1,6 @@
 """the page of an evaluation: at a glance first, then each yardstick, their agreement, examples, published numbers, files.
 
-    page(report, examples(...)).save(folder / "report.html")
+page(report, examples(...)).save(folder / "report.html")
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from training.evaluate_sections import (
     compared,
     examples,
     metric_parts,
+    title,
 )
 from training.judge_figures import FEWEST_AXES, Interval, radar
 from training.plots import Value, bars
@@ -23,6 +24,8 @@ _NOTE = (
     "Numbers of this run only: these weights, these settings, these questions, this convention. Automatic metrics count "
     "shared words, not medical quality; a judge is a model; physicians decide."
 )
+_FIRST = {"ratio": "intent or department", "wins": "comparison"}
+"""Heading of a published table's first column, if not `model`."""
 _BOARD_NOTES = {
     "few_raters": "Few raters: intervals are clustered by case.",
     "one_cluster": "One case or rater only: the intervals say little.",
@@ -67,11 +70,16 @@ def _glance(page: Page, report: Report) -> None:
     page.table(
         [
             {"pair": f"{row['a']} against {row['b']}",
-             **{name: _mark(row["says"].get(name)) for name in found["yardsticks"]}}
+             **{_named(name): _mark(row["says"].get(name)) for name in found["yardsticks"]}}
             for row in found["pairs"]
         ],
         caption="Who is ahead by each yardstick. In brackets: not told apart from equal (the 95 % interval holds 0).",
     )  # fmt: skip
+
+
+def _named(yardstick: str) -> str:
+    metric, comma, place = yardstick.partition(",")
+    return title(metric) + comma + place
 
 
 def _mark(said: Mapping[str, Any] | None) -> str:
@@ -152,10 +160,7 @@ def _radars(page: Page, pairs: Sequence[Mapping[str, Any]], key: str, words: str
             )
             labels = sorted({n for values in series.values() for n in values})
             page.table(
-                [
-                    {words: n, **{m: _interval(v.get(n)) for m, v in series.items()}}
-                    for n in labels
-                ]
+                [{words: n, **{m: _interval(v.get(n)) for m, v in series.items()}} for n in labels]
             )
 
 
@@ -239,7 +244,7 @@ def _agreement(page: Page, found: Mapping[str, Any]) -> None:
     page.table(
         [
             {
-                "yardsticks": f"{row['one']} and {row['two']}",
+                "yardsticks": f"{_named(row['one'])} and {_named(row['two'])}",
                 "same winner of a pair": _same(row["same_winner"]),
                 "rank correlation": "–" if row["rank_correlation"] is None else f"{row['rank_correlation']:+.2f} of {row['models']}",
                 "same winner of a question": _same(row["questions"]),
@@ -270,31 +275,51 @@ def _published(page: Page, report: Report) -> None:
     )
     for name, table in tables:
         page.heading(f"{table['title']}", 3)
-        rows = [
-            {"model": f"this run: {model}", **values}
-            for model, values in _ours(report, name, table).items()
-        ]
-        rows += [
-            {"model": row["model"], **{c: f"{v:g}" for c, v in zip(table["columns"], row["values"], strict=True)}}
-            for row in table["rows"]
-        ]  # fmt: skip
-        page.table(rows, ["model", *table["columns"]], f"{table['note']} Convention: {table['convention']}. Source: {table['source']}.")  # fmt: skip
+        page.table(
+            [*_ours(report, name, table), *_theirs(report, table)],
+            caption=f"{table['note']} Convention: {table['convention']}. Source: {table['source']}.",
+        )
 
 
-def _ours(report: Report, name: str, table: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """This run's values written as the table's, where it measures the same."""
-    found: dict[str, dict[str, str]] = {}
+def _theirs(report: Report, table: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The published rows; by intent, what this run's judge says stands beside them."""
+    digits = 2 if table["kind"] == "ratio" else None
+    rows = []
+    for row in table["rows"]:
+        shown = {_FIRST.get(table["kind"], "model"): row["model"]}
+        for column, value in zip(table["columns"], row["values"], strict=True):
+            shown[column] = f"{value:g}" if digits is None else f"{value:.{digits}f}"
+        if row["label"] and report["judge"]:
+            for pair in report["judge"]["pairs"]:
+                found = pair["by_intent"].get(row["label"])
+                name = f"this run: {pair['model_b']} to {pair['model_a']}"
+                shown[name] = _share(found["ratio"]) if found else "–"
+        rows.append(shown)
+    return rows
+
+
+def _ours(report: Report, name: str, table: Mapping[str, Any]) -> list[dict[str, str]]:
+    """This run's rows written as the table's, where it measures the same."""
+    rows = []
+    first = _FIRST.get(table["kind"], "model")
     if table["kind"] == "metrics" and name in report["metrics"]:
         for model, values in report["metrics"][name]["scores"].items():
-            found[model] = {
-                c: "–" if values[c]["value"] is None else _as_theirs(values[c]["value"], c, table["scale"])
-                for c in table["columns"]
-            }  # fmt: skip
+            found = {c: values[c]["value"] for c in table["columns"]}
+            shown = {c: "–" if v is None else _as_theirs(v, c, table["scale"]) for c, v in found.items()}  # fmt: skip
+            rows.append({first: f"this run: {model}", **shown})
     if table["kind"] == "choice" and name in report["choice"]:
         for model, values in report["choice"][name]["models"].items():
             if values["accuracy"] is not None:
-                found[model] = {"accuracy": f"{table['scale'] * values['accuracy']:.1f}"}
-    return found
+                shown = f"{table['scale'] * values['accuracy']:.1f}"
+                rows.append({first: f"this run: {model}", "accuracy": shown})
+    if table["kind"] == "wins":
+        for by, key in (("judge", "judge"), ("physicians", "physicians")):
+            for pair in (report[key] or {"pairs": ()})["pairs"]:
+                a, b = pair.get("model_a", pair.get("a")), pair.get("model_b", pair.get("b"))
+                total = sum(pair[c] for c in ("win", "tie", "loss")) or 1
+                shown = {c: f"{100 * pair[c] / total:.0f}" for c in table["columns"]}
+                rows.append({first: f"this run: {a} against {b}, {by}", **shown})
+    return rows
 
 
 def _as_theirs(value: float, column: str, scale: float) -> str:

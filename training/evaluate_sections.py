@@ -15,10 +15,12 @@ from training.report import Page
 from training.scores import DISTINCT, METRICS
 
 Report = Mapping[str, Any]
-DRAWN = ("bleu-1", "bleu-4", "gleu", "rouge-1", "rouge-l", "distinct-2")
+DRAWN = ("bleu-1", "bleu-4", "gleu", "rouge-1", "rouge-2", "rouge-l")
 MOST_SERIES = 4
-LONGEST = 1200
-"""Characters of an answer that are shown."""
+LONGEST, LONGEST_REFERENCE = 1000, 400
+"""Characters of an answer, and of a reference, that are shown."""
+_NEUTRAL = {"top_k": 0, "repetition_penalty": 1.0, "num_beams": 1}
+"""Settings that change nothing and are not shown."""
 
 
 def compared(page: Page, report: Report) -> None:
@@ -30,7 +32,9 @@ def compared(page: Page, report: Report) -> None:
                 "model": name,
                 "title": about["title"] if about["title"] != name else "",
                 "weights": about["weights"],
-                "settings": ", ".join(f"{k} {v}" for k, v in about["settings"].items()),
+                "settings": ", ".join(
+                    f"{k} {v}" for k, v in about["settings"].items() if _NEUTRAL.get(k) != v
+                ),
                 "licence": about["licence"],
                 "in a study": about["study_use"],
             }
@@ -45,7 +49,7 @@ def compared(page: Page, report: Report) -> None:
                 "title": about["title"] + (f", {about['split']}" if about["split"] else ""),
                 "asked": _of(about["items"], about["whole"]),
                 "licence": about["licence"],
-                "files": "\n".join(f"{file} {sha[:12]}" for file, sha in about["files"].items()),
+                "files": "; ".join(f"{file} {sha[:12]}" for file, sha in about["files"].items()),
             }
             for name, about in report["benchmarks"].items()
         ],
@@ -85,11 +89,10 @@ def metric_parts(page: Page, report: Report) -> None:
         known = [m for m in METRICS if next(iter(figures["scores"].values()))[m]["value"] is not None]  # fmt: skip
         page.table(
             [
-                {"model": model, **{m: _value(values[m], m) for m in known}}
-                for model, values in figures["scores"].items()
+                {"metric": title(m), **{n: _value(v[m], m) for n, v in figures["scores"].items()}}
+                for m in known
             ],
-            {"model": "model", **{m: _title(m) for m in known}},
-            "95 % bootstrap intervals over questions in brackets. BLEU, GLEU and ROUGE x 100.",
+            caption="95 % bootstrap intervals over questions in brackets. BLEU, GLEU and ROUGE x 100.",
         )
         _bars(page, figures, [m for m in DRAWN if m in known])
         _differences(page, figures, known)
@@ -106,7 +109,10 @@ def _said(page: Page, figures: Report) -> None:
     page.text(words + ".")
 
 
-def _title(metric: str) -> str:
+def title(metric: str) -> str:
+    """BLEU-1 for bleu-1; what is no metric stays as it is."""
+    if metric not in METRICS:
+        return metric
     family, _, order = metric.partition("-")
     return (family.capitalize() if family == "distinct" else family.upper()) + (f"-{order.upper()}" if order else "")  # fmt: skip
 
@@ -126,11 +132,12 @@ def _bars(page: Page, figures: Report, drawn: Sequence[str]) -> None:
     models = list(figures["scores"])[:MOST_SERIES]
     groups: dict[str, dict[str, Value]] = {}
     for metric in drawn:
-        groups[_title(metric)] = {}
+        groups[title(metric)] = {}
         for model in models:
             found = figures["scores"][model][metric]
             low, high = found["interval"] or (found["value"], found["value"])
-            groups[_title(metric)][model] = (100 * found["value"], 100 * low, 100 * high)
+            ends = (round(100 * end, 2) for end in (found["value"], low, high))
+            groups[title(metric)][model] = tuple(ends)  # type: ignore[assignment]
     if groups:
         page.figure(
             bars(groups, percent=False, label="x 100; 95 % bootstrap intervals"),
@@ -150,7 +157,7 @@ def _differences(page: Page, figures: Report, known: Sequence[str]) -> None:
         page.table(
             [
                 {
-                    "metric": _title(row["metric"]),
+                    "metric": title(row["metric"]),
                     "difference": _signed(row, row["metric"]),
                     "p": f"{row['p']:.4f}",
                     "p, Holm": f"{row['p_holm']:.4f}",
@@ -317,7 +324,7 @@ def _sample(
 ) -> dict[str, Any]:
     answers = {model: _shown(said[model].by[item.id].text) for model in (ours, other)}
     if item.references:
-        answers["reference"] = _shown(item.references[0])
+        answers["reference"] = _shown(item.references[0], LONGEST_REFERENCE)
     winner = ours if gap[0] > 0 else other
     by = f" ({abs(gap[0]):.3f})" if gap[1] == "ROUGE-L" else ""
     told = f"{winner} is ahead by {gap[1]}{by}; {item.label}, id {item.id}".replace("; ,", ";")
@@ -325,6 +332,6 @@ def _sample(
     return {"prompt": _shown(prompt), "answers": answers, "note": told}
 
 
-def _shown(text: str) -> str:
-    left = len(text) - LONGEST
-    return text if left <= 0 else f"{text[:LONGEST]}… ({left:,} characters more)"
+def _shown(text: str, most: int = LONGEST) -> str:
+    left = len(text) - most
+    return text if left <= 0 else f"{text[:most]}… ({left:,} characters more)"

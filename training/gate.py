@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from huatuo.errors import ConfigError
+from huatuo.errors import ConfigError, Mismatch
+from huatuo.models import branch
 from huatuo.toml import Settings
 from reviews.stats import wilson
 from training.data import BadData
@@ -160,10 +161,20 @@ def told(gate: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def read_gates(path: Path) -> list[Gate]:
-    """The checks of a report.json as gates of training.release. Raises BadData if it holds none."""
+def read_gates(path: Path, folder: Path) -> list[Gate]:
+    """The checks of a report.json as gates of training.release.
+
+    folder: the branch that is to be released. Raises Mismatch if the report's candidate is another one, BadData if the
+    report holds no checks.
+    """
     try:
-        checks = json.loads(path.read_text(encoding="utf-8"))["gate"]["checks"]
+        report = json.loads(path.read_text(encoding="utf-8"))
+        checks, candidate = report["gate"]["checks"], report["gate"]["candidate"]
+        weights = report["models"][candidate]["weights"]
+        if not weights.startswith(f"branch {branch.read_branch(folder).sha256[:12]} "):
+            raise Mismatch(
+                f"{path}: its gate is about {candidate} ({weights}), not about {folder}; evaluate that one"
+            )
         return [
             Gate(
                 f"evaluation: {row['name']}",

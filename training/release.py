@@ -167,6 +167,7 @@ def release(
     outcome: Outcome,
     gates: Gates | None = None,
     *,
+    more: Sequence[Gate] = (),
     force: str = "",
     replace: bool = False,
     parent: str = "",
@@ -177,10 +178,11 @@ def release(
 ) -> Released:
     """Makes the branch a contestant; returns under which name.
 
-    parent: name of the model whose file is inherited from, '' to find it by sha256. titles: {"zh", "en"}.
+    more: further gates, of an evaluation. parent: name of the model whose file is inherited from, '' to find it by
+    sha256. titles: {"zh", "en"}.
     Raises GateFailed, ConfigError (name taken, no file of the parent), Damaged, Mismatch, CheckpointError (disk full).
     """
-    found = examine(outcome, gates or Gates())
+    found = [*examine(outcome, gates or Gates()), *more]
     failed = [gate.name for gate in found if not gate.passed]
     if failed and not force.strip():
         raise GateFailed(found)
@@ -345,10 +347,15 @@ def _toml(value: object) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; prints every gate; returns 0, or 2 when a gate failed or nothing could be released."""
+    from training.gate import read_gates  # which takes Gate from here
+
     parser = argparse.ArgumentParser(prog="python -m training.release", description="Release.")
     parser.add_argument("branch", type=Path, help="folder of the policy branch")
     parser.add_argument("--name", required=True, help="the new model's name, e.g. nano-refined")
     parser.add_argument("--report", type=Path, required=True, help="report.json of the refinement")
+    parser.add_argument(
+        "--evaluation", type=Path, help="report.json of training.evaluate: its gate"
+    )
     parser.add_argument("--config", type=Path, help="TOML file with other limits than the defaults")
     parser.add_argument("--force", default="", metavar="REASON", help="release in spite of gates")
     parser.add_argument("--replace", action="store_true", help="take an earlier release's place")
@@ -363,21 +370,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         outcome = read_outcome(options["report"])
         gates = _gates(options["config"], {k: v for k, v in limits.items() if v is not None})
-        for gate in examine(outcome, gates):
-            print(
-                f"{'ok  ' if gate.passed else 'FAIL'}  {gate.name:<22} {gate.value:<14} {gate.limit}"
-            )
+        more = read_gates(file, options["branch"]) if (file := options["evaluation"]) else []
+        for gate in [*examine(outcome, gates), *more]:
+            sign = "ok  " if gate.passed else "FAIL"
+            print(f"{sign}  {gate.name:<22} {gate.value:<14} {gate.limit}")
         titles = {"zh": options["title_zh"], "en": options["title_en"]}
         done = release(
-            options["branch"],
-            options["name"],
-            outcome,
-            gates,
-            force=options["force"],
-            replace=options["replace"],
-            parent=options["parent"],
-            titles=titles,
-        )
+            options["branch"], options["name"], outcome, gates, more=more, titles=titles,
+            **{key: options[key] for key in ("force", "replace", "parent")},
+        )  # fmt: skip
     except HuatuoError as error:
         print(error, file=sys.stderr)
         return 2

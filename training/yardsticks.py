@@ -220,21 +220,25 @@ def of_metric(
     return Yardstick(name, scores, pairs, frozenset(sure), single)
 
 
-def agreement(yardsticks: Sequence[Yardstick]) -> dict[str, Any]:
+def agreement(yardsticks: Sequence[Yardstick], order: Sequence[str]) -> dict[str, Any]:
     """How far yardsticks agree, for JSON: {pairs, between, few_models}.
 
-    pairs: who is ahead by each yardstick. between: for two yardsticks same winner {same, decided, interval}; rank
+    order: of the models. pairs: who is ahead by each yardstick. between: for two yardsticks same winner {same, decided, interval}; rank
     correlation over the models both rank (Spearman; None under 3); questions {same, decided} where both decide.
     """
-    pairs = sorted({pair for stick in yardsticks for pair in stick.pairs})
+    pairs = {pair for stick in yardsticks for pair in stick.pairs}
+    place = {model: number for number, model in enumerate(order)}
+    ranked = sorted(tuple(sorted(pair, key=place.__getitem__)) for pair in pairs)
+    ranked.sort(key=lambda pair: [place[model] for model in pair])
     models = {model for stick in yardsticks for model in stick.of}
     return {
         "yardsticks": [stick.name for stick in yardsticks],
         "models": len(models),
         "few_models": len(models) < FEW_MODELS,
         "pairs": [
-            {"a": a, "b": b, "says": {s.name: _says(s, (a, b)) for s in yardsticks if (a, b) in s.pairs}}
-            for a, b in pairs
+            {"a": a, "b": b,
+             "says": {s.name: _says(s, _ordered(a, b)[0]) for s in yardsticks if _ordered(a, b)[0] in s.pairs}}
+            for a, b in ranked
         ],
         "between": [_between(one, two) for one, two in itertools.combinations(yardsticks, 2)],
     }  # fmt: skip
