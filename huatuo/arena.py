@@ -182,7 +182,9 @@ class Arena:
         return assignment, comparison
 
     def _draw(self, rater: int, language: str, card: Card | None) -> Assignment:
-        ready = self._pool.contestants()
+        study = self._store.study(card.study) if card else None
+        named = study.protocol.contestants if study else ()
+        ready = [name for name in self._pool.contestants() if not named or name in named]
         if len(ready) < 2:
             raise Unavailable("fewer than two contestants are ready; see the admin page")
         first, second = self._rng.sample(ready, 2)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from reviews import audit, filing
-from reviews.errors import BadStudy
+from reviews.errors import BadStudy, NotInvited
 from reviews.records import (
     LIVE_STUDY,
     Case,
@@ -306,19 +306,38 @@ def cases(db: sqlite_utils.Database, study: str) -> list[Case]:
 
 
 def next_card(db: sqlite_utils.Database, rater_id: int) -> tuple[str, Case] | None:
-    """(study, case) of the first case with a card that the rater has not begun to play; no closed study's."""
-    row = db.conn.execute(
-        """
-        SELECT k.* FROM cases k WHERE k.card <> ''
-          AND k.study NOT IN (SELECT name FROM studies WHERE state = 'closed')
-          AND NOT EXISTS (SELECT 1 FROM comparisons c JOIN assignments s ON s.comparison_id = c.id
-            WHERE c.kind = 'live' AND c.study = k.study AND c.external_id = k.id
-              AND s.rater_id = ?)
-        ORDER BY k.study, k.position LIMIT 1
-        """,
-        (rater_id,),
-    ).fetchone()
-    return (row["study"], _case(row)) if row else None
+    """(study, case) of the first case with a card that the rater has not begun to play.
+
+    Only of studies that take this rater's live votes now.
+    """
+    names = "SELECT DISTINCT study FROM cases WHERE card <> '' ORDER BY study"
+    for (study,) in db.conn.execute(names).fetchall():
+        if not _may_play(db, study, rater_id):
+            continue
+        row = db.conn.execute(
+            """
+            SELECT k.* FROM cases k WHERE k.study = :study AND k.card <> ''
+              AND NOT EXISTS (SELECT 1 FROM comparisons c JOIN assignments s
+                ON s.comparison_id = c.id WHERE c.kind = 'live' AND c.study = :study
+                  AND c.external_id = k.id AND s.rater_id = :rater)
+            ORDER BY k.position LIMIT 1
+            """,
+            {"study": study, "rater": rater_id},
+        ).fetchone()
+        if row:
+            return study, _case(row)
+    return None
+
+
+def _may_play(db: sqlite_utils.Database, study: str, rater_id: int) -> bool:
+    filed = filing.find(db, study)
+    if filed is None:
+        return True
+    try:
+        filing.check_invited(db, filed, rater_id)
+    except NotInvited:
+        return False
+    return filed.state != "closed" and filed.protocol.kind == "live"
 
 
 def _case(row: Mapping[str, Any]) -> Case:

@@ -54,6 +54,9 @@ def test_a_physician_plays_the_case_of_a_card_and_the_pair_counts_in_its_study(
     command += ["--study", "cards", "--data", str(app.data)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    protocol = Protocol("cards", "病例卡", "Cards", "zh", "live", ("qingnang-7", "xinglin-3"))
+    with record(app.data) as store:
+        store.file_study(protocol, "test")
     tab = signed_in()
     card = tab.page.locator("#card")
     expect(card).to_contain_text("有一点痒")
@@ -75,12 +78,12 @@ def test_a_physician_plays_the_case_of_a_card_and_the_pair_counts_in_its_study(
         assert "结膜炎" not in json.dumps(asked, ensure_ascii=False)
     tab.page.click("#next")
     expect(tab.page.locator("#card .case")).to_have_count(0)  # played; there is no other
-    close(app.data, "cards")
+    with record(app.data) as store:
+        found = store.study("cards")
+        assert found is not None and found.state == "frozen"
+        store.close_study("cards", "test")  # the other tests' physicians get no card
 
 
-def close(data: Path, study: str) -> None:
-    """Closes the study, so that the other tests' physicians get no card."""
-    protocol = Protocol(study, "病例卡", "Cards", "zh", "live", ("qingnang-7", "xinglin-3"))
-    with contextlib.closing(Store.open(data / DEFAULT_NAME)) as store:
-        store.file_study(protocol, "test")
-        store.close_study(study, "test")
+def record(data: Path) -> contextlib.closing[Store]:
+    """The app's record, opened beside it."""
+    return contextlib.closing(Store.open(data / DEFAULT_NAME))

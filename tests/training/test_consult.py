@@ -62,9 +62,8 @@ def test_a_side_keeps_its_own_patients_words_through_the_record(tmp_path: Path) 
         assert by_side["right" if assignment.left_is == mine else "left"] == "严重吗？"
         assert shown.turns[0].asked_right == shown.turns[0].question == "眼红。"
         page = duel.draw(shown, "zh", case="病例 · 眼科")
-        left, right = page.split('class="pane right"')[1:] and [
-            "".join(part) for part in zip(*(p.split('class="pane right"') for p in page.split("panes")[1:]), strict=True)
-        ]  # fmt: skip
+        sides = [part.split('class="pane right"') for part in page.split("panes")[1:]]
+        left, right = ("".join(side) for side in zip(*sides, strict=True))
         assert shown.turns[1].question in left and shown.turns[1].question not in right
         assert shown.turns[1].asked_right in right and shown.turns[1].asked_right not in left
         assert page.count("眼红。") == 1 and page.index("眼红。") < page.index("panes")
