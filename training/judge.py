@@ -13,15 +13,12 @@ was reached (what was judged stands in FILE.partial); 130 interrupted.
 import argparse
 import json
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
-from tqdm import tqdm
 
 from huatuo.errors import ConfigError, HuatuoError, NoData, Truncated
 from huatuo.toml import Texts, read_toml
@@ -30,6 +27,7 @@ from training.answer_files import Said, align, read_answers
 from training.data import BadData
 from training.endpoint import TRIES, Endpoint, EndpointConfig, Question, Rejected
 from training.flags import add_keys
+from training.in_parallel import run_all
 from training.judge_form import Reading
 from training.judge_report import write_report
 from training.judge_rows import row, write_rows
@@ -193,29 +191,7 @@ def _question(pair: Pair) -> str:
 
 def run(judge: Judge, pairs: Sequence[Pair]) -> tuple[list[dict[str, Any]], BaseException | None]:
     """(rows of all pairs that were judged, in order; what stopped the run early, or None)."""
-    found: list[dict[str, Any] | None] = [None] * len(pairs)
-    stopped: list[BaseException] = []
-    stop = threading.Event()
-
-    def one(place: int) -> None:
-        if stop.is_set():
-            return
-        try:
-            found[place] = judge.judge(pairs[place])
-            bar.update()
-        except (HuatuoError, OSError) as error:
-            stopped.append(error)
-            stop.set()
-
-    bar = tqdm(total=len(pairs), desc="judged", unit="case", file=sys.stderr, disable=None)
-    with bar, ThreadPoolExecutor(judge.config.workers) as pool:
-        try:
-            for future in [pool.submit(one, place) for place in range(len(pairs))]:
-                future.result()
-        except KeyboardInterrupt as error:
-            stopped.append(error)
-            stop.set()
-    return [one_row for one_row in found if one_row is not None], stopped[0] if stopped else None
+    return run_all(judge.judge, pairs, judge.config.workers)
 
 
 def read_pairs(a: Path, b: Path, *, partial: bool = False) -> list[Pair]:

@@ -62,9 +62,9 @@ def prompt(
     words = wordings(language)
     dialogue = question is None
     names = words["dialogues" if dialogue else "names"]
-    shown = "" if question is None else words["question"].format(question=_bare(question))
+    shown = "" if question is None else words["question"].format(question=bare(question))
     for name, text in zip(names, texts, strict=True):
-        shown += words["answer"].format(name=name, text=_bare(text))
+        shown += words["answer"].format(name=name, text=bare(text))
     return str(
         words["prompt"].format(
             what=words["what_dialogue" if dialogue else "what"],
@@ -174,5 +174,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
+    """The text without the marks that texts to be judged stand between."""
     return _MARK.sub("", text)
