@@ -3,6 +3,8 @@
     python -m reviews.importer A.json B.json --study NAME     answers of two models, paired by id
     python -m reviews.importer QUESTIONS.json --study NAME    questions only: cases to ask
     python -m reviews.importer PAIRS.jsonl --study NAME       one pair per line
+    python -m reviews.importer LOG.jsonl --study NAME --format arena       votes: reviews/battles.py
+    python -m reviews.importer RECORDS.json --study NAME --format argilla  votes: reviews/argilla.py
 
 A.json, B.json: a JSON list of {id, query, label?, model_output} (the layout of
 huatuo100_inst); the models' names are the files' names, or --names. QUESTIONS.json: a JSON
@@ -16,23 +18,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reviews.argilla import Layout, read_argilla
+from reviews.battles import read_battles
 from reviews.database import DEFAULT_NAME
 from reviews.errors import BadFile, RecordError
+from reviews.foreign import ForeignReport, ForeignVote, file_votes
+from reviews.items import NAME_LIMIT, id_of, json_lines, parse_json, read_text, settings_of, text_of
 from reviews.records import Case, ImportReport, PreparedPair, PreparedTurn, clean_text
 from reviews.store import Store
 
-LARGEST_FILE = 64 * 2**20  # bytes
-TEXT_LIMIT = 20_000  # characters of one question or answer
-NAME_LIMIT = 64  # characters
-ID_LIMIT = 200  # characters
-SETTINGS_LIMIT = 4000  # bytes of JSON
+FORMATS = ("answers", "arena", "argilla")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,12 @@ def _read_answers(first: Path, second: Path, names: Sequence[str], language: str
             refused.append((item_id, f"{first.name} has no such item"))
         else:
             (place_a, a), (place_b, b) = items_a[item_id], items_b[item_id]
-            question = _text(first, place_a, a, "query")
+            question = text_of(first, place_a, a, "query")
             answers = (
-                _text(first, place_a, a, "model_output"),
-                _text(second, place_b, b, "model_output"),
+                text_of(first, place_a, a, "model_output"),
+                text_of(second, place_b, b, "model_output"),
             )
-            if question != _text(second, place_b, b, "query"):
+            if question != text_of(second, place_b, b, "query"):
                 refused.append((item_id, "the two files ask different questions"))
                 continue
             pairs.append(
@@ -126,9 +127,9 @@ def _read_answers(first: Path, second: Path, names: Sequence[str], language: str
                     model_a,
                     model_b,
                     (PreparedTurn(question, *answers),),
-                    intent=_text(first, place_a, a, "label", ""),
+                    intent=text_of(first, place_a, a, "label", ""),
                     language=language,
-                    source=_text(first, place_a, a, "dataset", first.stem),
+                    source=text_of(first, place_a, a, "dataset", first.stem),
                 )
             )
     if not pairs:
@@ -155,9 +156,9 @@ def _read_questions(file: Path, language: str) -> Found:
     cases = [
         Case(
             item_id,
-            _text(file, place, item, "query"),
-            _text(file, place, item, "department", ""),
-            _text(file, place, item, "label", ""),
+            text_of(file, place, item, "query"),
+            text_of(file, place, item, "department", ""),
+            text_of(file, place, item, "label", ""),
             language,
         )
         for item_id, (place, item) in items.items()
@@ -172,10 +173,10 @@ def _read_questions(file: Path, language: str) -> Found:
 def _read_pairs(file: Path, language: str) -> Found:
     pairs: list[PreparedPair] = []
     seen: set[tuple[str, str, str]] = set()
-    for place, item in _json_lines(file):
-        item_id = _id(file, place, item)
-        model_a = _text(file, place, item, "model_a", limit=NAME_LIMIT)
-        model_b = _text(file, place, item, "model_b", limit=NAME_LIMIT)
+    for place, item in json_lines(file):
+        item_id = id_of(file, place, item)
+        model_a = text_of(file, place, item, "model_a", limit=NAME_LIMIT)
+        model_b = text_of(file, place, item, "model_b", limit=NAME_LIMIT)
         if model_a == model_b:
             raise BadFile(str(file), place, "model_a and model_b are the same")
         key = (item_id, min(model_a, model_b), max(model_a, model_b))
@@ -190,12 +191,12 @@ def _read_pairs(file: Path, language: str) -> Found:
                 model_a,
                 model_b,
                 _turns(file, place, item),
-                _text(file, place, item, "department", ""),
-                _text(file, place, item, "intent", ""),
-                _text(file, place, item, "language", language, limit=16),
-                _text(file, place, item, "source", file.stem),
-                _settings(file, place, item, "settings_a"),
-                _settings(file, place, item, "settings_b"),
+                text_of(file, place, item, "department", ""),
+                text_of(file, place, item, "intent", ""),
+                text_of(file, place, item, "language", language, limit=16),
+                text_of(file, place, item, "source", file.stem),
+                settings_of(file, place, item, "settings_a"),
+                settings_of(file, place, item, "settings_b"),
             )
         )
     if not pairs:
@@ -212,15 +213,15 @@ def _turns(file: Path, place: str, item: dict[str, Any]) -> tuple[PreparedTurn, 
         where = f"{place}, turn {number}" if "turns" in item else place
         if not isinstance(turn, dict):
             raise BadFile(str(file), where, "a turn must be an object")
-        texts = [_text(file, where, turn, key) for key in ("question", "answer_a", "answer_b")]
-        own = _text(file, where, turn, "question_b", "")
+        texts = [text_of(file, where, turn, key) for key in ("question", "answer_a", "answer_b")]
+        own = text_of(file, where, turn, "question_b", "")
         turns.append(PreparedTurn(texts[0], texts[1], texts[2], own))
     return tuple(turns)
 
 
 def _by_id(file: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """Items of a JSON list with the place of each, by id."""
-    content = _parse(file, "", _read(file))
+    content = parse_json(file, "", read_text(file))
     if not isinstance(content, list) or not content:
         raise BadFile(str(file), "", "a JSON list with at least one item is expected")
     found: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -228,79 +229,36 @@ def _by_id(file: Path) -> dict[str, tuple[str, dict[str, Any]]]:
         place = f"item {number}"
         if not isinstance(item, dict):
             raise BadFile(str(file), place, "an object is expected")
-        item_id = _id(file, place, item)
+        item_id = id_of(file, place, item)
         if item_id in found:
             raise BadFile(str(file), place, f"the id {item_id!r} stands here twice")
         found[item_id] = (place, item)
     return found
 
 
-def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_read(file).split("\n"), 1):
-        if line.strip():
-            item = _parse(file, f"line {number}", line)
-            if not isinstance(item, dict):
-                raise BadFile(str(file), f"line {number}", "an object is expected")
-            yield f"line {number}", item
-
-
-def _read(file: Path) -> str:
-    try:
-        if file.stat().st_size > LARGEST_FILE:
-            raise BadFile(str(file), "", f"larger than {LARGEST_FILE // 2**20} MiB")
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise BadFile(str(file), f"line {line}", "this is not UTF-8 text") from error
-    except OSError as error:
-        raise BadFile(str(file), "", f"cannot be read: {error.strerror}") from error
-
-
-def _parse(file: Path, place: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = place or f"line {error.lineno}"
-        raise BadFile(str(file), where, f"this is not JSON: {error.msg}") from error
-    except (RecursionError, ValueError) as error:
-        raise BadFile(str(file), place, "this JSON is nested too deep or too large") from error
-
-
-def _id(file: Path, place: str, item: dict[str, Any]) -> str:
-    value = item.get("id")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return _text(file, place, item, "id", limit=ID_LIMIT)
-
-
-def _settings(file: Path, place: str, item: dict[str, Any], key: str) -> dict[str, Any]:
-    """How an answer came about, as training.study writes it; a table, or nothing."""
-    value = item.get(key, {})
-    if not isinstance(value, dict) or len(json.dumps(value)) > SETTINGS_LIMIT:
-        raise BadFile(str(file), place, f"{key} must be a table of at most {SETTINGS_LIMIT} bytes")
-    return value
-
-
-def _text(
-    file: Path,
-    place: str,
-    item: dict[str, Any],
-    key: str,
-    default: str | None = None,
+def import_votes(
+    store: Store,
+    files: Sequence[Path | str],
+    study: str,
+    format: str,
     *,
-    limit: int = TEXT_LIMIT,
-) -> str:
-    """The cleaned text under a key; with a default it may be missing, else it must not be empty."""
-    value = item.get(key, default)
-    if not isinstance(value, str):
-        why = f"{key} is missing" if key not in item else f"{key} must be text"
-        raise BadFile(str(file), place, why)
-    text = clean_text(value).strip()
-    if not text and default is None:
-        raise BadFile(str(file), place, f"{key} is empty")
-    if len(text) > limit:
-        raise BadFile(str(file), place, f"{key} has {len(text)} characters, at most {limit} fit")
-    return text
+    language: str = "zh",
+    layout: Layout | None = None,
+    actor: int | str = "importer",
+) -> ForeignReport:
+    """Read another tool's votes (format: arena or argilla) into a study of their own, all or nothing.
+
+    language: of what does not say its own. layout: see reviews.argilla. Raises BadFile naming file and
+    line, BadStudy, Store*.
+    """
+    found: list[ForeignVote] = []
+    for file in map(Path, files):
+        if format == "arena":
+            found += read_battles(file, language)
+        else:
+            found += read_argilla(file, language, layout or Layout())
+    origin = f"{format}: {', '.join(Path(file).name for file in files)}"
+    return file_votes(store, study, origin[:400], found, actor)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -313,12 +271,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", default=Path("data"), type=Path, help="the record's folder")
     parser.add_argument("--names", nargs=2, default=(), help="the two models' names")
     parser.add_argument("--language", default="zh", help="the questions' language: zh or en")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="answers", help="whose files these are"
+    )
+    parser.add_argument(
+        "--fields", default="", help="argilla: question,answer,answer by field name"
+    )
+    parser.add_argument("--question", default="", help="argilla: the question that decides")
     given = parser.parse_args(arguments)
     try:
         with contextlib.closing(Store.open(given.data / DEFAULT_NAME)) as store:
-            report = import_files(
-                store, given.files, given.study, names=given.names, language=given.language
-            )
+            report: Report | ForeignReport
+            if given.format == "answers":
+                report = import_files(
+                    store, given.files, given.study, names=given.names, language=given.language
+                )
+            else:
+                layout = Layout(tuple(filter(None, given.fields.split(","))), given.question)
+                report = import_votes(
+                    store, given.files, given.study, given.format, language=given.language,
+                    layout=layout,
+                )  # fmt: skip
     except RecordError as error:
         print(f"nothing was imported: {error}", file=sys.stderr)
         return 1

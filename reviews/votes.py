@@ -108,6 +108,18 @@ def cast(
                 return "recorded"
 
 
+def cast_inside(
+    db: sqlite_utils.Database, at: datetime, assignment_id: str, rater_id: int, ballot: Ballot
+) -> Outcome:
+    """As cast() without revision, inside an open write transaction: for many votes at once."""
+    facts = _read_facts(db.conn, assignment_id, rater_id)
+    if outcome := _decide(facts, ballot, revise=False):
+        return outcome
+    if not _Ready(iso(at), assignment_id, facts, ballot).write(db.conn):
+        raise AssignmentClosed("the study is closed; it takes no vote any more")
+    return "recorded"
+
+
 def _read_facts(conn: sqlite3.Connection, assignment_id: str, rater_id: int) -> Facts:
     row = conn.execute(_FACTS, (assignment_id,)).fetchone()
     if row is None:
