@@ -121,8 +121,11 @@ def _network(address: str, bits_v4: int, bits_v6: int) -> str:
     if isinstance(known, ipaddress.IPv6Address) and known.ipv4_mapped:
         known = known.ipv4_mapped
     bits = bits_v4 if known.version == 4 else bits_v6
-    network = ipaddress.ip_network((known, bits), strict=False)
-    return str(known) if bits == 32 else str(network)
+    if bits == 32:
+        return str(known)
+    if known.version == 4:
+        return str(known).rpartition(".")[0] + ".*"
+    return str(ipaddress.ip_network((known, bits), strict=False))
 
 
 _BROWSERS = (  # the first mark that is found counts: most browsers name others too

@@ -377,7 +377,10 @@ def rewrite(page: str, nonce: str, language: Language) -> str:
     ours = (
         '<link rel="icon" href="/favicon.ico">'
         f'<link rel="stylesheet" href="{static_url("style.css")}">'
+        f'<link rel="stylesheet" href="{static_url("people.css")}">'
+        f'<link rel="stylesheet" href="{static_url("rating.css")}">'
         f'<script src="{static_url("page.js")}"></script>'
+        f'<script src="{static_url("rating.js")}"></script>'
         f'<script src="{static_url("copy.js")}"></script>'
     )
     words = f"<noscript><p>{say('web.no_script', language)}</p></noscript>"

@@ -28,6 +28,7 @@ def plain(title: str, body: str, language: Language, *, path: str = "", head: st
 <link rel="icon" href="/favicon.ico">
 <link rel="stylesheet" href="{static_url("style.css")}">
 <link rel="stylesheet" href="{static_url("forms.css")}">
+<link rel="stylesheet" href="{static_url("people.css")}">
 <script src="{static_url("page.js")}"></script>{head}
 </head>
 <body>

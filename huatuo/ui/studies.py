@@ -224,8 +224,7 @@ def build(
                 frame.tell(words("done_close", name=name), language)
             return [*all_lists(name), gr.update(visible=False), None]
 
-        def preview(*given: Any) -> list[Any]:
-            *values, request = given
+        def preview(request: gr.Request, *values: Any) -> list[Any]:
             required(request)
             try:
                 protocol = study_form.protocol_of(dict(zip(study_form.KEYS, values, strict=True)))

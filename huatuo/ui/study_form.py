@@ -62,7 +62,7 @@ def protocol_of(values: Mapping[str, Any]) -> Protocol:
 
 def _whole(values: Mapping[str, Any], key: str, default: int | None) -> int | None:
     value = values.get(key)
-    if value in (None, ""):
+    if value in (None, "", 0):
         return default
     if float(value) != int(value):
         raise BadStudy(f"study {values['name']!r}: {key}: must be a whole number")
@@ -115,7 +115,9 @@ def boxes(language: Language, models: Sequence[str], protocols: Sequence[str]) -
         return gr.Checkbox(label=label(key), value=value, elem_id=f"study-{key}")
 
     def choose(key: str, names: Sequence[str], value: str | None) -> gr.Dropdown:
-        choices = [(label(name) if f"studies.{name}" in TEXT else name, name) for name in names]
+        shown = {name: label(name) if f"studies.{name}" in TEXT else name for name in names}
+        shown |= {"": label("each_their_own")} if "" in shown else {}
+        choices = [(title, name) for name, title in shown.items()]
         return gr.Dropdown(choices, value=value, label=label(key), elem_id=f"study-{key}")
 
     def several(key: str, choices: list[Any], *, own: bool = False) -> gr.Dropdown:

@@ -143,7 +143,7 @@ WORDS: Words = {
     "studies.balanced": {"zh": "均衡", "en": "balanced"},
     "studies.active": {"zh": "优先难分高下的", "en": "the least settled first"},
     "studies.votes": {"zh": "总票数上限", "en": "Close at votes"},
-    "studies.votes_info": {"zh": "留空：不限", "en": "Empty: no limit"},
+    "studies.votes_info": {"zh": "0 为不限", "en": "0: no limit"},
     "studies.until": {"zh": "截止日期", "en": "Last day"},
     "studies.until_info": {
         "zh": "如 2026-12-31，留空：不限",
@@ -168,5 +168,6 @@ WORDS: Words = {
         "en": "Empty: nothing goes to a remote model",
     },
     "studies.generation": {"zh": "生成设置", "en": "Generation settings"},
+    "studies.each_their_own": {"zh": "各模型自己的设置", "en": "each model's own"},
     "studies.notes": {"zh": "说明", "en": "Notes"},
 }
