@@ -378,7 +378,7 @@ def invited(app: App, admin: Tab) -> Callable[..., tuple[str, str]]:
         if role != "physician":
             page.click("#invite-role input")
             page.locator("[role=option]").nth(
-                ("physician", "researcher", "admin").index(role)
+                ("physician", "adjudicator", "researcher", "admin").index(role)
             ).click()
         page.fill("#invite-name input, #invite-name textarea", name)
         page.click("#invite")
