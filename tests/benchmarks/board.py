@@ -2,10 +2,11 @@
 
     python tests/benchmarks/board.py [--votes 100000] [--pairs 2000] [--raters 200] [--models 20]
 
-Times what one opening of the page computes: reading the votes, the pairs and the ranking with
-its intervals, on a file with texts of ordinary length; every twentieth vote was revised. Last
-line JSON: seconds (median, wall clock), cpu_s (median), votes, growth_mib (memory, from the second
-opening to the last).
+Times what one opening of the page computes for so many votes (the rest waits for a button):
+reading them, the pairs with their contrasts and evidence, and the ranking with its intervals, on a
+file with texts of ordinary length; every twentieth vote was revised. Last line JSON: seconds
+(median, wall clock), cpu_s (median), votes, growth_mib (memory, from the second opening to the
+last).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from reviews import stats
+from reviews import verdicts
 from reviews.people import People
 from reviews.records import CHOICES, PreparedPair, PreparedTurn
 from reviews.store import Store
@@ -63,8 +64,7 @@ def fill(store: Store, votes: int, pairs: int, raters: int, models: int) -> None
 def open_page(store: Store) -> int:
     """What one opening of the results page computes; returns the votes it saw."""
     votes = store.counted_votes().votes
-    stats.pairs(votes)
-    return stats.board(votes).votes
+    return verdicts.headline(votes, verdicts.fit_votes(votes)).board.votes
 
 
 def main() -> int:
