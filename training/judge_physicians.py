@@ -315,9 +315,10 @@ def sentence(found: Mapping[str, Any]) -> str:
         if part["advice"].startswith("may r")
     ]
     told = "may" if test["passes"] else "may not"
+    hits = sum(stand["rejected"] for stand in test["stands"])
     return (
         f"{seen}On the whole the judge {told} stand in for one physician when answers are compared: it does at least as "
-        f"well as the physician it replaces for {test['win_rate']:.0%} of {test['raters']} physicians (half are needed). "
+        f"well as the one it replaces for {hits} of {test['raters']} physicians (half are needed). "
         + (
             f"Taken alone, it may for: {', '.join(may)}. "
             if may
