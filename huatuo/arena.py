@@ -184,7 +184,8 @@ class Arena:
     def _draw(self, rater: int, language: str, card: Card | None) -> Assignment:
         study = self._store.study(card.study) if card else None
         named = study.protocol.contestants if study else ()
-        ready = [name for name in self._pool.contestants() if not named or name in named]
+        consent = study.protocol.consent_id if study else None
+        ready = [name for name in self._pool.contestants(consent) if not named or name in named]
         if len(ready) < 2:
             raise Unavailable("fewer than two contestants are ready; see the admin page")
         first, second = self._rng.sample(ready, 2)
@@ -207,6 +208,8 @@ class Arena:
             ("a", comparison.contestant_a),
             ("b", comparison.contestant_b),
         )
+        study = self._store.study(comparison.study)
+        consent = study.protocol.consent_id if study else None
         loop = asyncio.get_running_loop()
         for side, name in sides:
             seed = secrets.randbits(31)
@@ -239,7 +242,7 @@ class Arena:
                     loop.call_soon_threadsafe(self._desk.cancel, other)
 
             stream = self._pool.stream(
-                name, told(comparison, side), seed, _of_protocol(comparison, side)
+                name, told(comparison, side), seed, _of_protocol(comparison, side), consent
             )
             self._desk.start(_key(comparison.id, side), stream, record)
 

@@ -54,6 +54,7 @@ class ChatDesk:
         """
         text = messages.clean(text, self._config.message_limit)
         self._accounts.allow(session, "ask")
+        self._pool.check_consent(self.model)
         if self._pool.state(self.model) == "down":
             raise Unavailable(self._pool.why(self.model))
         if session.owner in self._asking:

@@ -190,7 +190,7 @@ class Protocol(Settings):
 
 FAILURES = ("", "stall", "cut", "error", "empty", "busy", "refuse", "length", "endless")
 _LOCAL = {"path", "parent", "adapter", "load", "template", "sha256", "dtype", "device"}
-_REMOTE = {"base_url", "model", "answers_as", "api_key_env", "leaves_country"}
+_REMOTE = {"base_url", "model", "answers_as", "api_key_env", "leaves_country", "consent_id"}
 _SCRIPTED = {"says", "tokens_per_s", "fails"}
 _LOCAL_GENERATION = {"top_k", "repetition_penalty", "context_tokens", "num_beams"}
 _NEEDED = {"local": {"path"}, "remote": {"base_url", "model"}, "scripted": {"says"}}
@@ -250,6 +250,19 @@ class ModelConfig(Settings):
     leaves_country: bool = Field(
         default=True, description="remote: a patient's words cross the border"
     )
+    consent_id: str = Field(
+        default="",
+        max_length=200,
+        description="remote, leaves_country: the consent under which the chat and compare pages may "
+        "ask it; without one they never do, and a study only with its own",
+    )
+
+    def may_ask(self, consent: str | None = None) -> bool:
+        """Whether texts may go to this model. consent: a study's own id; None outside of any study."""
+        if self.engine != "remote" or not self.leaves_country:
+            return True
+        return bool(self.consent_id if consent is None else consent)
+
     says: Texts = Field(default=(), description="scripted: answers, taken in turn")
     tokens_per_s: float = Field(default=0.0, ge=0, description="scripted: 0 for at once")
     fails: str = Field(

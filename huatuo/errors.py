@@ -13,6 +13,7 @@ HuatuoError
 │   ├── Truncated        the answer broke off; what came is not an answer
 │   ├── Refused          the model declined, or answered with nothing
 │   └── Unavailable      the model is not loaded or cannot be reached
+│       └── NoConsent    it is on a server abroad, and no consent allows to send texts there
 ├── CheckpointError      a model folder cannot be used
 │   ├── Damaged          missing, short or altered bytes
 │   ├── Untrusted        holds code or pickles
@@ -82,6 +83,10 @@ class Refused(EngineError):
 
 class Unavailable(EngineError):
     """The model is not loaded or cannot be reached."""
+
+
+class NoConsent(Unavailable):
+    """The model is on a server abroad and no consent allows to send texts there; nothing was sent."""
 
 
 class CheckpointError(HuatuoError):

@@ -14,7 +14,7 @@ from typing import Literal
 
 from huatuo.config import Generation, ModelConfig
 from huatuo.engines.base import Chunk, Deadlines, Engine, Finish, with_deadlines
-from huatuo.errors import ConfigError, HuatuoError, Unavailable
+from huatuo.errors import ConfigError, HuatuoError, NoConsent, Unavailable
 from huatuo.messages import Conversation
 from huatuo.models.inventory import lacks
 
@@ -131,17 +131,26 @@ class Pool:
         """Names of the models that can answer now."""
         return [name for name, slot in self._slots.items() if slot.state == "ready"]
 
-    def contestants(self) -> list[str]:
-        """Names of the ready models that may be drawn for a comparison."""
+    def contestants(self, consent: str | None = None) -> list[str]:
+        """Names of the ready models that may be drawn for a comparison; consent: as in stream()."""
         return [
             name
             for name, slot in self._slots.items()
-            if slot.state == "ready" and slot.config.contestant
+            if slot.state == "ready" and slot.config.contestant and slot.config.may_ask(consent)
         ]
+
+    def check_consent(self, name: str, consent: str | None = None) -> None:
+        """Raises NoConsent when the model is on a server abroad and nothing allows to send texts there."""
+        slot = self._slots.get(name)
+        if slot is not None and not slot.config.may_ask(consent):
+            raise NoConsent(
+                f"{name} is on a server abroad: set consent_id in its file in configs/models for the "
+                "pages, or in the study's protocol for a study"
+            )
 
     def awaits(self, contestants: int) -> bool:
         """Whether fewer contestants than this are ready, and others still load that make up for it."""
-        slots = [slot for slot in self._slots.values() if slot.config.contestant]
+        slots = [s for s in self._slots.values() if s.config.contestant and s.config.may_ask()]
         ready = sum(slot.state == "ready" for slot in slots)
         return ready < contestants <= ready + sum(slot.state == "loading" for slot in slots)
 
@@ -157,11 +166,14 @@ class Pool:
         conversation: Conversation,
         seed: int,
         settings: Generation | None = None,
+        consent: str | None = None,
     ) -> AsyncGenerator[Chunk | Finish, None]:
         """The model's answer under the deadlines; while it loads, waits as long as for a first token.
 
-        settings: instead of the model's own, as a protocol has it. Raises Unavailable when it is down or does not come up, and whatever the engine raises.
+        settings: instead of the model's own, as a protocol has it. consent: of the study that asks; None
+        outside of any study. Raises NoConsent before anything is sent to a server abroad, Unavailable when it is down or does not come up, and whatever the engine raises.
         """
+        self.check_consent(name, consent)
         slot = await self._ready_slot(name)
         engine: Engine | None = slot.engine
         if engine is None:

@@ -8,6 +8,10 @@ WORDS: Words = {
     "fault.Truncated": {"zh": "中途断开。", "en": "It broke off half-way."},
     "fault.Refused": {"zh": "模型没有给出回答。", "en": "The model gave no answer."},
     "fault.Unavailable": {"zh": "模型暂时不可用。", "en": "The model is not available now."},
+    "fault.NoConsent": {
+        "zh": "这个模型在境外，未经同意不会发送。",
+        "en": "The model is abroad; nothing was sent without a consent.",
+    },
     "fault.other": {"zh": "发生了意外错误。", "en": "Something unexpected happened."},
     "error.Empty": {"zh": "请先写下内容。", "en": "Please write something first."},
     "error.TooLong": {
