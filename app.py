@@ -39,10 +39,13 @@ from huatuo.errors import ConfigError, HuatuoError
 from huatuo.openid import Provider
 from huatuo.report.shelf import Shelf
 from huatuo.ui import (
+    adjudicate,
     admin,
     chat,
     compare,
     download,
+    drafts,
+    mine,
     models,
     results,
     review,
@@ -130,6 +133,12 @@ def make_app(parts: Parts) -> FastAPI:
         web.Page("chat", chat.ROLE, lambda lang: chat.build(visitors, pool, accounts, lang)),
         web.Page("compare", compare.ROLE, lambda lang: compare.build(arena, store, pool, accounts, lang)),
         web.Page("review", review.ROLE, lambda lang: review.build(store, pool, accounts, lang)),
+        web.Page("mine", mine.ROLE, lambda lang: mine.build(store, accounts, lang)),
+        web.Page(
+            "adjudicate",
+            adjudicate.ROLE,
+            lambda lang: adjudicate.build(store, pool, accounts, lang),
+        ),
         web.Page("results", results.ROLE, lambda lang: results.build(shelf, pool, accounts, lang)),
         web.Page(
             "studies",
@@ -159,7 +168,11 @@ def make_app(parts: Parts) -> FastAPI:
             store.close()
 
     provider = Provider.of(config)
-    routes = [*download.routes(shelf, pool), uploads.route(store, accounts)]
+    routes = [
+        *download.routes(shelf, pool),
+        uploads.route(store, accounts),
+        drafts.route(store, accounts),
+    ]
     return web.build_app(config, accounts, pages, routes, lifespan, provider)
 
 

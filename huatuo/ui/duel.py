@@ -8,7 +8,7 @@ import gradio as gr
 from huatuo import arena, privacy, render
 from huatuo.accounts import Accounts, Session
 from huatuo.engines.pool import Pool
-from huatuo.ui import conversation, frame
+from huatuo.ui import conversation, drafts, frame, rating, spans
 from huatuo.ui.text import Language, say
 from reviews.errors import AlreadyVoted
 from reviews.store import Store
@@ -27,10 +27,16 @@ class VoteBar:
     skip: gr.Button
     report: gr.Button
     undo: gr.Button | None
+    ratings: gr.Markdown
+    keys: gr.Markdown
 
 
 def vote_bar(language: Language, submit: str, *, with_undo: bool) -> VoteBar:
-    """The bar: four choices (keys 1-4), an optional reason, submit (Enter), skip (S), undo (Z), report."""
+    """The bar: four choices (keys 1-4), the study's criteria (R), an optional reason, submit (Enter),
+    own answer (B), skip (S), undo (Z), report, pause (P).
+
+    The buttons for the own answer and the pause are the page's script's alone.
+    """
     with gr.Column(elem_id="vote-bar", visible=False) as box:
         with gr.Row(elem_id="vote-row"):
             choice = gr.Radio(
@@ -42,6 +48,7 @@ def vote_bar(language: Language, submit: str, *, with_undo: bool) -> VoteBar:
                 scale=4,
             )
             sent = gr.Button(say(submit, language), variant="primary", elem_id="submit-vote")
+        ratings = frame.html(elem_id="ratings")
         with gr.Row(elem_id="reason-row"):
             reason = gr.Textbox(
                 label=say("duel.reason", language),
@@ -52,6 +59,7 @@ def vote_bar(language: Language, submit: str, *, with_undo: bool) -> VoteBar:
                 elem_id="reason",
                 scale=6,
             )
+            gr.Button(say("better.open", language), size="sm", elem_id="open-better")
             undo = (
                 gr.Button(say("duel.undo", language), size="sm", elem_id="undo")
                 if with_undo
@@ -59,15 +67,18 @@ def vote_bar(language: Language, submit: str, *, with_undo: bool) -> VoteBar:
             )
             skip = gr.Button(say("duel.skip", language), size="sm", elem_id="skip")
             report = gr.Button(say("duel.report", language), size="sm", elem_id="report")
-        keys = say("duel.keys_undo" if with_undo else "duel.keys", language)
-        frame.html(f'<p class="keys">{keys}</p>', elem_id="keys")
-    return VoteBar(box, choice, reason, sent, skip, report, undo)
+            gr.Button(say("pause.button", language), size="sm", elem_id="pause")
+        keys = frame.html(elem_id="keys")
+    return VoteBar(box, choice, reason, sent, skip, report, undo, ratings, keys)
 
 
-def draw(duel: arena.Duel, language: Language, *, case: str = "") -> str:
+def draw(
+    duel: arena.Duel, language: Language, *, case: str = "", marks: spans.Shown | None = None
+) -> str:
     """The comparison as HTML.
 
     case: the summary of a prepared case; with it the first question is a panel that can be folded.
+    marks: the passages marked as dangers; without it none can be marked.
     """
     tabs = "".join(
         f'<button type="button" role="tab" data-pane="{side}" aria-selected="{str(side == "left").lower()}">'
@@ -92,8 +103,8 @@ def draw(duel: arena.Duel, language: Language, *, case: str = "") -> str:
             parts.append(conversation.question(turn.question, say("duel.question", language)))
         parts.append(
             '<div class="panes">'
-            + _pane("left", turn.left, duel, language, asked[0])
-            + _pane("right", turn.right, duel, language, asked[1])
+            + _pane(("left", position + 1), turn.left, duel, marks, language, asked[0])
+            + _pane(("right", position + 1), turn.right, duel, marks, language, asked[1])
             + "</div>"
         )
     if duel.state == "broken" and duel.turns:
@@ -108,8 +119,14 @@ def draw(duel: arena.Duel, language: Language, *, case: str = "") -> str:
 
 
 def _pane(
-    side: str, pane: arena.Pane, duel: arena.Duel, language: Language, asked: str = ""
+    where: spans.Where,
+    pane: arena.Pane,
+    duel: arena.Duel,
+    marks: spans.Shown | None,
+    language: Language,
+    asked: str = "",
 ) -> str:
+    side, turn = where
     title = say("duel." + side, language)
     text, shown = pane.text, ""
     if duel.names is not None:
@@ -118,11 +135,26 @@ def _pane(
     label = escape.escape(say("duel.pane_label", language, side=title))
     # Why a side failed could tell which engine it is: before the vote only that it failed is said.
     finish = pane.finish if pane.finish != "error" else "length" if text else "stop"
-    body = conversation.answer(text, finish if duel.state != "writing" else None, "", language)
+    finish = finish if duel.state != "writing" else None
+    flag = ""
+    if marks is not None and where in marks.stored and finish == "stop":
+        mine = [(n, s) for n, s in enumerate(marks.spans) if (s.side, s.turn) == where]
+        body = spans.mark(text, marks.stored[where], mine, language, removable=marks.removable)
+        flag = _flag_button(side, title, language) if marks.removable else ""
+    else:
+        body = conversation.answer(text, finish, "", language)
     told = conversation.question(asked, say("duel.question", language)) if asked else ""
     return (
-        f'<article class="pane {side}" aria-label="{label}"><h2>{title}{shown}</h2>{told}'
-        f'<div class="said">{body}</div></article>'
+        f'<article class="pane {side}" aria-label="{label}"><h2>{title}{shown}{flag}</h2>{told}'
+        f'<div class="said" data-side="{side}" data-turn="{turn}">{body}</div></article>'
+    )
+
+
+def _flag_button(side: str, title: str, language: Language) -> str:
+    label = say("flag.button_label", language, side=title)
+    return (
+        f'<button type="button" class="flag-button" data-flag="{side}" aria-label="{label}">'
+        f"{say('flag.button', language)}</button>"
     )
 
 
@@ -135,16 +167,23 @@ def cast(
     reason: str | None,
     language: Language,
     *,
+    work: drafts.Work | None = None,
     revise: bool = False,
     seconds: float | None = None,
 ) -> None:
-    """Records the vote of this session's user and says so. Raises AlreadyVoted on a conflict."""
+    """Records the vote of this session's user and says so. Raises AlreadyVoted on a conflict.
+
+    work: what was added to the choice and the reason.
+    """
     accounts.allow(session, "vote")
     result = store.cast_vote(
         ticket_id,
         arena.rater_of(session),
         choice,
         reason=masked(reason),
+        ratings=work.ratings if work else None,
+        spans=work.spans if work else (),
+        better=rating.better_of(work, masked) if work else None,
         seconds=seconds,
         revise=revise,
     )

@@ -21,6 +21,8 @@ PAGES: tuple[tuple[str, str], ...] = (
     ("chat", "visitor"),
     ("compare", "physician"),
     ("review", "physician"),
+    ("mine", "physician"),
+    ("adjudicate", "adjudicator"),
     ("results", "researcher"),
     ("studies", "researcher"),
     ("models", "researcher"),

@@ -75,9 +75,31 @@
     return false;
   };
   const choose = (number) => {
-    const choices = document.querySelectorAll("#choice input[type=radio]");
-    if (!choices[number - 1] || choices[number - 1].offsetParent === null && !byId("choice").offsetParent) return false;
-    choices[number - 1].click();
+    const choices = document.querySelectorAll("#choice input[type=radio]"), radio = choices[number - 1];
+    if (!radio || radio.disabled || !byId("choice").offsetParent) return false;
+    radio.click();
+    return radio.checked;
+  };
+  // The bar comes a moment after the pair it belongs to. A key pressed in between waits for it, in
+  // its order; it is forgotten when another pair has come or nothing takes it for some seconds.
+  const PATIENCE_MS = 10000, waiting = [];
+  let turn = 0;
+  const ticket = () => { const found = document.querySelector("#ticket textarea, #ticket input"); return found ? found.value : ""; };
+  const isWhole = () => document.querySelector('.duel[data-state="votable"], .duel[data-state="voted"]') !== null;
+  const serve = () => {
+    clearTimeout(turn);
+    while (waiting.length) {
+      const { act, of, until } = waiting[0];
+      const gone = performance.now() > until || !isWhole() || (of && of !== ticket());
+      if (!gone && !act()) { turn = setTimeout(serve, 40); return; }
+      waiting.shift();
+    }
+  };
+  const soon = (act) => {
+    if (!waiting.length && act()) return true;
+    if (!isWhole() || waiting.length >= 8) return false;
+    waiting.push({ act, of: ticket(), until: performance.now() + PATIENCE_MS });
+    serve();
     return true;
   };
   document.addEventListener("keydown", (event) => {
@@ -89,11 +111,11 @@
     if (event.repeat) return;
     const inControl = field.matches && field.matches("a, button, summary");
     let done = false;
-    if (/^[1-4]$/.test(event.key)) done = choose(Number(event.key));
-    else if (event.key === "Enter" && !inControl) done = press("submit-vote", "next");
-    else if (event.key === "s" || event.key === "S") done = press("skip");
+    if (/^[1-4]$/.test(event.key)) done = soon(() => choose(Number(event.key)));
+    else if (event.key === "Enter" && !inControl) done = soon(() => press("submit-vote", "next"));
+    else if (event.key === "s" || event.key === "S") done = soon(() => press("skip"));
     else if (event.key === "z" || event.key === "Z") done = press("undo", "undo-last");
-    else if (event.key === "n" || event.key === "N") done = press("next");
+    else if (event.key === "n" || event.key === "N") done = soon(() => press("next"));
     if (done) event.preventDefault();
   });
 
@@ -110,8 +132,7 @@
   let pair = "";
   const follow = new MutationObserver(() => {
     mark();
-    const ticket = document.querySelector("#ticket textarea, #ticket input");
-    const now = ticket ? ticket.value : "";
+    const now = ticket();
     if (now !== pair) {
       if (pair && !document.querySelector('.duel[data-state="writing"]')) { window.scrollTo(0, 0); show("left"); }
       pair = now;

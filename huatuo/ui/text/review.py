@@ -25,6 +25,18 @@ WORDS: Words = {
         "zh": "可以按“撤销”回看最后一题，或换一项研究。",
         "en": "Use Undo to look at the last item again, or choose another study.",
     },
+    "review.closed": {
+        "zh": "这项研究已经结束，谢谢。",
+        "en": "This study has closed. Thank you.",
+    },
+    "review.closed_more": {
+        "zh": "您的投票都已保存；“我的评审”页可以看到您与其他医生的一致程度。",
+        "en": "Your votes are kept; “My work” shows your agreement with the others.",
+    },
+    "error.NotInvited": {
+        "zh": "这项研究没有邀请您的账户，请换一项研究或联系研究者。",
+        "en": "Your account is not invited to this study; choose another or ask the researcher.",
+    },
     "review.revising": {
         "zh": "正在修改已提交的一题，原来的选择是“{choice}”。",
         "en": "You are revising a submitted item; your earlier choice was “{choice}”.",
