@@ -337,7 +337,7 @@ def _page(loop: Loop, outcome: Outcome, more: dict[str, Any], rows: list[dict[st
     )
     page.table(
         [
-            (key, value, sampled[key])
+            (key, value, sampled.get(key))
             for key, value in more.items()
             if isinstance(value, int | float)
         ],
