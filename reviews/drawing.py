@@ -24,14 +24,15 @@ GOLD_EVERY = 8
 """A rater meets a gold pair about once in so many pairs; gold pairs go to every rater."""
 
 _CANDIDATES = """
-SELECT c.id, c.external_id, c.contestant_a, c.contestant_b,
-  count(s.seq) FILTER (WHERE s.state = 'voted' AND s.purpose = 'vote') AS votes,
-  count(s.seq) FILTER (WHERE s.state = 'open' AND s.purpose = 'vote' AND s.issued_at >= :since
-    AND s.rater_id IN (SELECT id FROM users WHERE disabled_at IS NULL)) AS opened
-FROM comparisons c LEFT JOIN assignments s ON s.comparison_id = c.id
+SELECT c.id, c.external_id, c.contestant_a, c.contestant_b, (
+  SELECT count(*) FROM assignments s WHERE s.comparison_id = c.id AND s.purpose = 'vote'
+  AND s.state = 'voted') AS votes, (
+  SELECT count(*) FROM assignments s WHERE s.comparison_id = c.id AND s.purpose = 'vote'
+  AND s.state = 'open' AND s.issued_at >= :since
+  AND s.rater_id IN (SELECT id FROM users WHERE disabled_at IS NULL)) AS opened
+FROM comparisons c
 WHERE c.study = :study AND c.kind = 'prepared' AND NOT EXISTS (
   SELECT 1 FROM assignments m WHERE m.comparison_id = c.id AND m.rater_id = :rater)
-GROUP BY c.id
 """
 _HAD = """
 SELECT s.left_is, c.external_id, c.contestant_a, c.contestant_b
@@ -40,12 +41,8 @@ WHERE s.rater_id = :rater AND c.study = :study AND c.kind = 'prepared' AND s.pur
 ORDER BY s.seq
 """
 _VOTES = """
-SELECT c.contestant_a, c.contestant_b, v.choice, s.left_is, count(*) AS votes
-FROM assignments s JOIN comparisons c ON c.id = s.comparison_id
-JOIN votes v ON v.assignment_id = s.id
-WHERE c.study = :study AND s.state = 'voted' AND s.purpose = 'vote' AND NOT EXISTS (
-  SELECT 1 FROM votes w WHERE w.assignment_id = v.assignment_id AND w.revision > v.revision)
-GROUP BY 1, 2, 3, 4
+SELECT contestant_a, contestant_b, choice, left_is, votes FROM outcomes
+WHERE study = :study AND votes > 0
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,17 +15,21 @@ from reviews.records import LIVE_STUDY, OPEN_FOR, REASON_LIMIT, clean_text, iso,
 if TYPE_CHECKING:
     import sqlite_utils
 
-# Per comparison of the study: its contestants and how its standing votes came out.
 _OUTCOMES = """
-SELECT c.contestant_a AS a, c.contestant_b AS b,
-  coalesce(sum(v.choice IN ('left', 'right') AND (v.choice = 'left') = (s.left_is = 'a')), 0) AS won,
-  coalesce(sum(v.choice IN ('left', 'right') AND (v.choice = 'left') <> (s.left_is = 'a')), 0) AS lost,
-  count(v.choice) AS votes
-FROM comparisons c
-LEFT JOIN assignments s ON s.comparison_id = c.id AND s.state = 'voted' AND s.purpose = 'vote'
-LEFT JOIN votes v ON v.assignment_id = s.id AND v.revision = (
-  SELECT max(revision) FROM votes w WHERE w.assignment_id = s.id)
-WHERE c.study = ? GROUP BY c.id
+SELECT contestant_a, contestant_b,
+  sum(votes) FILTER (WHERE choice IN ('left', 'right') AND (choice = 'left') = (left_is = 'a')),
+  sum(votes) FILTER (WHERE choice IN ('left', 'right') AND (choice = 'left') <> (left_is = 'a')),
+  sum(votes)
+FROM outcomes WHERE study = ? GROUP BY 1, 2
+"""
+_TOO_FEW = """
+SELECT 1 FROM comparisons c WHERE c.study = :study AND c.kind = 'prepared' AND :overlap > (
+  SELECT count(*) FROM assignments s
+  WHERE s.comparison_id = c.id AND s.purpose = 'vote' AND s.state = 'voted')
+LIMIT 1
+"""
+_FILED = """
+SELECT DISTINCT contestant_a, contestant_b FROM comparisons WHERE study = ? AND kind = 'prepared'
 """
 
 
@@ -154,30 +159,35 @@ def check_invited(db: sqlite_utils.Database, study: Study, rater_id: int) -> Non
 
 def is_due(db: sqlite_utils.Database, at: datetime, study: Study) -> str:
     """The closing rule that is met: votes, until, sequential or overlap; empty when none is."""
-    rule = study.protocol.closing
+    protocol, rule = study.protocol, study.protocol.closing
     if rule.until is not None and at.date() > date.fromisoformat(rule.until):
         return "until"
     rows = db.conn.execute(_OUTCOMES, (study.name,)).fetchall()
-    if rule.votes is not None and sum(row["votes"] for row in rows) >= rule.votes:
+    if rule.votes is not None and sum(votes for *_, votes in rows) >= rule.votes:
         return "votes"
-    if rule.sequential and _settled(rows, rule.alpha):
-        return "sequential"
-    overlap = study.protocol.overlap
-    if study.protocol.kind != "live" and rows and all(row["votes"] >= overlap for row in rows):
-        return "overlap"
+    pairs = db.conn.execute(_FILED, (study.name,)).fetchall()
+    if rule.sequential:
+        live = protocol.contestants if protocol.kind == "live" else ()
+        wanted = (*map(tuple, pairs), *itertools.combinations(live, 2))
+        counts = {frozenset(pair): [0, 0] for pair in wanted}
+        for a, b, won, lost, _ in rows:
+            count = counts.setdefault(frozenset((a, b)), [0, 0])
+            count[a > b] += won or 0
+            count[a < b] += lost or 0
+        if _are_settled(list(counts.values()), rule.alpha):
+            return "sequential"
+    if pairs:
+        asked = {"study": study.name, "overlap": protocol.overlap}
+        if db.conn.execute(_TOO_FEW, asked).fetchone() is None:
+            return "overlap"
     return ""
 
 
-def _settled(rows: list[sqlite3.Row], alpha: float) -> bool:
-    """Whether evidence that survives looking has decided every pair of contestants."""
-    pairs: dict[tuple[str, str], list[int]] = {}
-    for row in rows:
-        counts = pairs.setdefault((row["a"], row["b"]), [0, 0])
-        counts[0] += row["won"]
-        counts[1] += row["lost"]
-    return bool(pairs) and all(
-        stopping.evidence(w, lost, comparisons=len(pairs), alpha=alpha).decision != "open"
-        for w, lost in pairs.values()
+def _are_settled(counts: list[list[int]], alpha: float) -> bool:
+    """Whether evidence that survives looking has decided every pair of contestants: (won, lost) each."""
+    return bool(counts) and all(
+        stopping.evidence(won, lost, comparisons=len(counts), alpha=alpha).decision != "open"
+        for won, lost in counts
     )
 
 
