@@ -17,7 +17,7 @@ from huatuo import prompts
 from huatuo.config import Generation, ModelConfig
 from huatuo.engines.base import is_endless
 from huatuo.engines.decoding import BROKEN, INSTEAD, entrance
-from huatuo.engines.local import LocalEngine
+from huatuo.engines.local import SMALL, LocalEngine
 from huatuo.errors import HuatuoError, Unavailable
 from huatuo.messages import Conversation
 from huatuo.replies import reader_of
@@ -36,6 +36,8 @@ class LocalModel:
         self._engine = LocalEngine(config, ROOT)
         self.model, self.tokenizer = self._engine.model, self._engine.tokenizer
         self._bears_padding: bool | None = None
+        if self.model.num_parameters() <= SMALL:
+            torch.set_num_threads(1)
 
     def close(self) -> None:
         """Frees the engine's threads."""
