@@ -1,5 +1,6 @@
-"""Roles in a real browser: invitations, disabling, what each role may open, signing in, the results."""
+"""Roles in a real browser: one-time links, accounts, sessions, studies, what each role may open."""
 
+import json
 import re
 from typing import Any
 from urllib.parse import unquote
@@ -9,6 +10,31 @@ from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 PASSWORD = "correct horse battery"
+
+
+def act(page: Any, name: str, action: str) -> str:
+    """Does something with an account on the admin page; the sentence that was confirmed."""
+    page.click("#account input")
+    page.get_by_role("option", name=name, exact=True).click()
+    page.click("#action input")
+    page.get_by_role("option", name=re.compile(f"^{action}")).click()
+    page.click("#act")
+    told = page.locator("#warning .sure")
+    expect(told).to_contain_text(name)
+    words = str(told.inner_text())
+    page.click("#confirm")
+    expect(page.locator("#confirmation")).to_be_hidden()
+    return words
+
+
+def sign_in(tab: Any, link: str, password: str) -> None:
+    """Chooses a password behind a one-time link."""
+    tab.page.goto(link)
+    for box in tab.page.locator("input[type=password]").all():
+        box.fill(password)
+    tab.page.click("main form button")
+    tab.page.wait_for_url(lambda url: "/invite/" not in url)
+    tab.wait()
 
 
 def test_an_invitation_works_once(invited: Any, open_tab: Any, app: Any) -> None:
@@ -51,13 +77,11 @@ def test_a_disabled_physician_is_out_at_once_and_the_votes_stay(
     row = admin.page.locator("#accounts tr", has_text=re.compile(rf"^{tab.name}医生"))
     expect(row).to_contain_text("有效")
 
-    def switch(button: str, status: str) -> None:
-        admin.page.click("#account input")
-        admin.page.get_by_role("option", name=tab.name, exact=True).click()
-        admin.page.click(button)
+    def switch(action: str, status: str) -> None:
+        act(admin.page, tab.name, action)
         expect(row).to_contain_text(status)
 
-    switch("#disable", "已停用")
+    switch("停用账户", "已停用")
     tab.page.click("#next")
     expect(tab.page.locator(".toast-body")).to_be_visible()
     tab.page.reload()
@@ -67,7 +91,7 @@ def test_a_disabled_physician_is_out_at_once_and_the_votes_stay(
     tab.page.fill("input[name=password]", PASSWORD)
     tab.page.click("main form button")
     expect(tab.page.locator("[role=alert]")).to_contain_text("姓名或密码不对")
-    switch("#enable", "有效")
+    switch("恢复账户", "有效")
     tab.page.fill("input[name=password]", PASSWORD)
     tab.page.click("main form button")
     tab.wait()
@@ -92,12 +116,148 @@ def test_the_admin_page_tells_models_studies_and_that_the_record_is_whole(admin:
     admin.open("/zh/admin/")
 
 
+def test_links_are_listed_replaced_and_withdrawn_and_a_password_is_reset_by_one(
+    admin: Any, invited: Any, signed_in: Any, open_tab: Any
+) -> None:
+    page = admin.open("/zh/admin/").page
+    name, first = invited()
+    row = page.locator("#links tr", has_text=name)
+    expect(row).to_contain_text("新账户（医生）")
+
+    def choose(button: str) -> None:
+        page.click("#one-link input")
+        page.get_by_role("option", name=re.compile(f"^{name} ")).click()
+        page.click(button)
+
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    shown = page.locator("#invite-link code")
+    choose("#renew")
+    expect(shown).not_to_have_text(first)
+    second = shown.inner_text()
+    page.click("#invite-link [data-copy]")
+    expect(page.locator("#invite-link [data-copy]")).to_have_text("已复制")
+    assert page.evaluate("navigator.clipboard.readText()") == second
+    choose("#withdraw")
+    expect(row).to_have_count(0)
+    other = open_tab()
+    other.expected.append("403")
+    for link in (first, second):
+        other.page.goto(link)
+        expect(other.page.locator("main")).to_contain_text("只能用一次")
+
+    tab = signed_in()
+    admin.open("/zh/admin/")
+    assert "旧密码仍然有效" in act(page, tab.name, "生成设置密码")
+    link = page.locator("#account-link code").inner_text()
+    tab.open("/zh/compare/")
+    fresh = open_tab()
+    sign_in(fresh, link, "a wholly new sentence")
+    expect(fresh.page.locator("#frame .account")).to_have_text(tab.name)
+    tab.page.reload()
+    expect(tab.page).to_have_url(re.compile("/zh/sign-in"))
+
+    words = act(page, tab.name, "改为仲裁医生")
+    assert "由医生改为仲裁医生" in words and "1 处登录" in words
+    fresh.page.reload()
+    expect(fresh.page).to_have_url(re.compile("/zh/sign-in"))
+    page.fill("#search textarea, #search input", tab.name)
+    expect(page.locator("#accounts tbody tr")).to_have_count(1)
+    expect(page.locator("#accounts tbody")).to_contain_text("仲裁医生")
+    page.fill("#search textarea, #search input", "")
+    page.click("#account input")
+    page.get_by_role("option", name="admin", exact=True).click()
+    page.click("#action input")
+    page.get_by_role("option", name=re.compile("^停用账户")).click()
+    page.click("#act")
+    expect(page.locator(".toast-body").last).to_contain_text("不能停用自己")
+
+
+def test_the_account_page_ends_one_session_or_all(signed_in: Any, open_tab: Any) -> None:
+    tab, other = signed_in(), open_tab()
+    other.page.goto(f"{tab.app.url}/zh/sign-in")
+    other.page.fill("input[name=name]", tab.name)
+    other.page.fill("input[name=password]", PASSWORD)
+    other.page.click("main form button")
+    other.wait()
+    tab.page.goto(f"{tab.app.url}/zh/account")
+    rows = tab.page.locator(".rows li")
+    expect(rows).to_have_count(2)
+    expect(rows.filter(has_text="当前设备")).to_have_count(1)
+    expect(rows.first).to_contain_text("127.0.0.*")
+    rows.locator("button").click()
+    expect(rows).to_have_count(1)
+    expect(tab.page.locator("[role=status]")).to_contain_text("已退出")
+    other.page.reload()
+    expect(other.page).to_have_url(re.compile("/zh/sign-in"))
+    tab.page.click("form[action$=everywhere] button")
+    expect(tab.page).to_have_url(re.compile("/zh/chat/"))
+    tab.page.goto(f"{tab.app.url}/zh/account")
+    expect(tab.page).to_have_url(re.compile("/zh/sign-in"))
+
+
+def test_a_researcher_imports_files_freezes_and_closes_a_study(
+    signed_in: Any, tmp_path: Any
+) -> None:
+    tab = signed_in("researcher")
+    tab.expected.append("422")
+    page = tab.page
+    page.goto(f"{tab.app.url}/zh/studies/")
+    pair = {"question": "头疼怎么办", "answer_a": "甲", "answer_b": "乙"}
+    pair |= {"model_a": "qingnang-7", "model_b": "xinglin-3"}
+    name, file = f"study of {tab.name}", tmp_path / "pairs.jsonl"
+
+    def send(text: str) -> Any:
+        file.write_text(text, "utf-8")
+        page.fill("#upload input[name=study]", name)
+        page.set_input_files("#upload input[name=first]", file)
+        page.click("#upload button")
+        told = page.locator("main.plain")
+        told.wait_for()
+        words = told.inner_text()
+        page.click("main.plain a")
+        return words
+
+    good = "".join(json.dumps({"id": f"q{n}", **pair}) + "\n" for n in range(4))
+    assert "pairs.jsonl: line 5: this is not JSON" in send(good + "{broken")
+    assert "新增 4 题" in send(good)
+    page.fill("#study-name input, #study-name textarea", name)
+    page.fill("#study-until input, #study-until textarea", "tomorrow")
+    page.click("#show-protocol")
+    expect(page.locator("#protocol .problem")).to_contain_text("截止日期")
+    page.fill("#study-until input, #study-until textarea", "")
+    page.click("#study-criteria input")
+    page.get_by_role("option", name="追问").click()
+    page.keyboard.press("Escape")
+    page.click("#show-protocol")
+    shown = page.locator("#protocol pre")
+    expect(shown).to_contain_text('criteria = ["asking"]')
+    page.click("#file")
+    detail = page.locator("#study-detail")
+    expect(detail).to_contain_text("草案")
+    expect(detail.locator("tr", has_text="0 / 3")).to_contain_text("4")
+    page.click("#freeze")
+    expect(page.locator("#warning .sure")).to_contain_text("不能再修改")
+    page.click("#confirm")
+    expect(detail).to_contain_text("已冻结")
+    page.click("#close")
+    expect(page.locator(".toast-body").last).to_contain_text("写下结束的理由")
+    page.fill("#close-reason input, #close-reason textarea", "试点结束")
+    page.click("#close")
+    expect(page.locator("#warning .sure")).to_contain_text("理由：试点结束")
+    page.click("#confirm")
+    expect(detail).to_contain_text("已结束")
+    query = "SELECT actor, action FROM audit WHERE subject = ? ORDER BY seq"
+    done = tab.app.rows(query, f"study:{name}")
+    assert [row["action"] for row in done][-3:] == ["study.file", "study.freeze", "study.close"]
+    assert {row["actor"] for row in done} == {f"user:{tab.user_id()}"}
+
+
 def test_a_physician_opens_neither_results_nor_admin(signed_in: Any) -> None:
     tab = signed_in()
     tab.expected.append("403")
     links = tab.page.locator("#frame nav a")
     expect(links).to_have_text(["问诊", "对比", "评审"])
-    for page in ("results", "admin"):
+    for page in ("results", "studies", "admin"):
         answer = tab.page.goto(f"{tab.app.url}/zh/{page}/")
         assert answer.status == 403
         expect(tab.page.locator("main")).to_contain_text("没有这个页面的权限")
