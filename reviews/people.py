@@ -268,7 +268,7 @@ def _keep_an_admin(db: sqlite_utils.Database, leaving: Mapping[str, Any]) -> Non
 
 
 def _user(row: Mapping[str, Any]) -> User:
-    known = row.get("oidc_subject") is not None
+    known = row["oidc_subject"] is not None
     return User(
         row["id"],
         row["name"],
