@@ -49,9 +49,7 @@ class OpenIdConfig(Settings):
     role_of_new: Literal["", "physician"] = Field(
         default="", description="role of people who are not known yet; empty: they stay out"
     )
-    hosts: Texts = Field(
-        default=(), description="further hosts that the provider's own addresses may lie on"
-    )
+    hosts: Texts = Field(default=(), description="further hosts of the provider's own addresses")
 
     @model_validator(mode="after")
     def _is_whole(self) -> "OpenIdConfig":

@@ -8,6 +8,8 @@ from reviews.ranking import RIDGE
 from reviews.records import FEWEST_RATERS
 
 REPLICATES = 1000
+BETWEEN = {"zh": "", "en": " "}
+"""What stands between two sentences."""
 
 
 def paragraph(found: Findings, teller: Teller) -> str:
@@ -20,7 +22,7 @@ def paragraph(found: Findings, teller: Teller) -> str:
         parts.append(teller.say("report.methods.criteria"))
     used = software.used()
     parts.append(teller.say("report.methods.software", **used, rows=found.seq, hash=found.last_hash[:16]))  # fmt: skip
-    return teller.say("report.sentences").join(parts)
+    return BETWEEN[teller.language].join(parts)
 
 
 def _design(found: Findings, teller: Teller) -> str:
@@ -88,7 +90,7 @@ def _model(found: Findings, teller: Teller) -> str:
         sentences.append(teller.say("report.methods.style"))
     alpha = found.study.protocol.closing.alpha if found.study else 0.05
     sentences.append(teller.say("report.methods.sequential", alpha=alpha, pairs=len(found.headline.duels)))  # fmt: skip
-    return teller.say("report.sentences").join(sentences)
+    return BETWEEN[teller.language].join(sentences)
 
 
 def _agreement(found: Findings, teller: Teller) -> str:

@@ -12,7 +12,6 @@ WORDS: Words = {
     "report.pair": {"zh": "{a} 对 {b}", "en": "{a} vs {b}"},
     "report.rater": {"zh": "医生 {n}", "en": "Rater {n}"},
     "report.comma": {"zh": "、", "en": ", "},
-    "report.sentences": {"zh": "", "en": " "},
     "report.range": {"zh": "{low} 至 {high}", "en": "{low} to {high}"},
     "report.with_interval": {
         "zh": "{value}（95 % 区间 {range}）",
