@@ -121,21 +121,22 @@ def told(study: Study) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns 0, or 2 for what cannot be."""
     parser = argparse.ArgumentParser(prog="python -m huatuo.study_files", description=__doc__)
-    parser.add_argument("--record", type=Path, default=ROOT / "data" / DEFAULT_NAME)
-    parser.add_argument("--models", type=Path, default=MODELS, help="folder of the models' files")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, help_text in (
-        ("check", "read a file, say its protocol's hash"),
-        ("file", "file it in the record as a draft"),
+    for name, argument, help_text in (
+        ("check", "file", "read a file, say its protocol's hash"),
+        ("file", "file", "file it in the record as a draft"),
+        ("freeze", "study", "register the protocol: it cannot be changed any more"),
+        ("close", "study", "take no more votes"),
+        ("list", "", "every filed study"),
     ):
-        commands.add_parser(name, help=help_text).add_argument("file", type=Path)
-    for name, help_text in (
-        ("freeze", "register the protocol: it cannot be changed any more"),
-        ("close", "take no more votes"),
-    ):
-        commands.add_parser(name, help=help_text).add_argument("study")
+        command = commands.add_parser(name, help=help_text)
+        if argument:
+            command.add_argument(argument, type=Path if argument == "file" else str)
+        if argument == "file":
+            command.add_argument("--models", type=Path, default=MODELS, help="the models' files")
+        if name != "check":
+            command.add_argument("--record", type=Path, default=ROOT / "data" / DEFAULT_NAME)
     commands.choices["close"].add_argument("--reason", default="")
-    commands.add_parser("list", help="every filed study")
     options = parser.parse_args(arguments)
     try:
         print(_run(options))

@@ -31,6 +31,10 @@ LIMIT 1
 _FILED = """
 SELECT DISTINCT contestant_a, contestant_b FROM comparisons WHERE study = ? AND kind = 'prepared'
 """
+_GOLD = """
+SELECT count(*), sum(:better IN ('tie', contestant_a, contestant_b)) FROM comparisons
+WHERE study = :study AND kind = 'prepared' AND external_id = :case
+"""
 
 
 def find(db: sqlite_utils.Database, name: str) -> Study | None:
@@ -84,8 +88,32 @@ def file(db: sqlite_utils.Database, at: datetime, protocol: Protocol, actor: int
         db.conn.execute(
             "UPDATE studies SET protocol = ?, sha256 = ?, filed_at = ? WHERE name = ?", values
         )
+    check_pairs(db, protocol.name, gold=True)
     _log(db, at, actor, "study.file", protocol.name, before, {"sha256": protocol.sha256})
     return _must_find(db, protocol.name)
+
+
+def check_pairs(db: sqlite_utils.Database, name: str, *, gold: bool = False) -> None:
+    """Whether the filed pairs fit the study's protocol, if it has one. Raises BadStudy.
+
+    gold: also whether every gold pair is there (unless no pair is filed yet).
+    """
+    study = find(db, name)
+    if study is None:
+        return
+    where, protocol = f"study {name!r}", study.protocol
+    filed = db.conn.execute(_FILED, (name,)).fetchall()
+    if filed and protocol.kind == "live":
+        raise BadStudy(f"{where}: kind: a live study takes no prepared pairs")
+    there = {contestant for pair in filed for contestant in pair}
+    if protocol.contestants and (strange := sorted(there - set(protocol.contestants))):
+        raise BadStudy(f"{where}: contestants: the pairs compare {', '.join(strange)} too")
+    for case, better in protocol.gold.items() if filed and gold else ():
+        found = db.conn.execute(_GOLD, {"study": name, "case": case, "better": better}).fetchone()
+        if not found[0]:
+            raise BadStudy(f"{where}: gold: no filed pair has the id {case!r}")
+        if not found[1]:
+            raise BadStudy(f"{where}: gold: {case}: the pair does not compare {better!r}")
 
 
 def _has_assignments(db: sqlite_utils.Database, study: str) -> bool:
@@ -230,6 +258,13 @@ def begin_live(
     if strange := [c for c in contestants if named and c not in named]:
         raise BadStudy(f"study {name!r} does not compare {', '.join(strange)}")
     freeze(db, at, name, "system")
+
+
+def check_open(db: sqlite_utils.Database, name: str) -> None:
+    """Raises BadStudy when the study is closed."""
+    study = find(db, name)
+    if study is not None and study.state == "closed":
+        raise BadStudy(f"study {name!r} is closed; file new pairs under another name")
 
 
 def protocol_of(db: sqlite_utils.Database, comparison_id: str) -> Protocol | None:

@@ -138,7 +138,7 @@ def summaries(db: sqlite_utils.Database) -> list[StudySummary]:
       WHERE l.study = f.study GROUP BY language ORDER BY count(*) DESC, language LIMIT 1) AS language
     FROM (
       SELECT c.study, 1 AS pair, (SELECT count(*) FROM assignments s
-        WHERE s.comparison_id = c.id AND s.state = 'voted') AS votes
+        WHERE s.comparison_id = c.id AND s.state = 'voted' AND s.purpose = 'vote') AS votes
       FROM comparisons c WHERE c.kind = 'prepared'
       UNION ALL SELECT study, 0, 0 FROM cases) f
     GROUP BY study ORDER BY study

@@ -41,6 +41,7 @@ class StudyStore:
     def freeze_study(self, name: str, actor: int | str) -> Study:
         """Register the protocol; the first pair given out does so too. Raises BadStudy."""
         with self.database.write() as db:
+            filing.check_pairs(db, name, gold=True)
             return filing.freeze(db, self.database.clock(), name, actor)
 
     def close_study(self, name: str, actor: int | str, reason: str = "") -> Study:
@@ -137,7 +138,11 @@ class StudyStore:
         """File prepared pairs, all or none; those already there stay. Raises BadStudy."""
         ready = list(pairs)
         with self.database.write() as db:
-            return studies.add_pairs(db, self.database.clock(), study, ready, actor)
+            report = studies.add_pairs(db, self.database.clock(), study, ready, actor)
+            if report.added:
+                filing.check_pairs(db, study)
+                filing.check_open(db, study)
+            return report
 
     def add_cases(self, study: str, cases: Iterable[Case], actor: int | str) -> ImportReport:
         """File questions, all or none; those already there stay. Raises BadStudy."""
