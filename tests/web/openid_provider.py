@@ -48,9 +48,9 @@ class OpenIdProvider(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}/realm"
+        self.url = f"http://{host}:{self.server_port}/realm"
         self.key = RSAKey.generate_key(2048, {"kid": "one", "use": "sig", "alg": "RS256"})
         self.other_key = RSAKey.generate_key(2048, {"kid": "one"})
         self.grants: dict[str, Grant] = {}

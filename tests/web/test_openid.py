@@ -4,7 +4,9 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -22,6 +24,7 @@ from huatuo.web import Page, build_app, uvicorn_config
 from reviews.database import Database
 from reviews.migrations import migrate
 from reviews.people import Identity, People
+from tests.web.conftest import free_port
 from tests.web.openid_provider import CLIENT_ID, SECRET, Lies, OpenIdProvider
 
 PASSWORD = "correct horse battery"
@@ -34,8 +37,6 @@ class Clock:
     ahead: float = 0.0
 
     def __call__(self) -> Any:
-        from datetime import UTC, datetime
-
         return datetime.fromtimestamp(time.time() + self.ahead, UTC)
 
 
@@ -91,12 +92,17 @@ class Place:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    provider = OpenIdProvider()
-    database = Database(tmp_path_factory.mktemp("openid") / "reviews.sqlite3")
+    with serving(tmp_path_factory.mktemp("openid")) as place:
+        yield place
+
+
+@contextmanager
+def serving(folder: Path, host: str = "127.0.0.1") -> Iterator[Place]:
+    """The app and a provider under this name; `localhost` is another site to a browser."""
+    provider = OpenIdProvider(host)
+    database = Database(folder / "reviews.sqlite3")
     migrate(database)
     people, clock = People(database), Clock()
-    from tests.web.conftest import free_port
-
     config = AppConfig(
         port=free_port(),
         openid={"issuer": provider.url, "client_id": CLIENT_ID, "title": "市一医院"},
