@@ -88,7 +88,7 @@ def read_votes(path: Path, study: str, models: Iterable[str]) -> Votes:
         )
     raters = len({vote.rater for _, vote in own})
     return Votes(
-        [v for _, v in own], [case for case, _ in own], len(found) - len(own), raters, shown_path(path), sha256,
+        [v for _, v in own], [case for case, _ in own], len(found) - len(own), raters, path.name, sha256,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Runs an evaluation in child processes and kills them: `python evaluate_in_processes.py JOB.json`.
 
-The job: {config, cache, kills}. Before each kill the child must have written that many more rows to the cache. The last
-child runs to its end. Prints the exit statuses. Torch is imported once and never used before the forks.
+The job: {config, cache, kills, tear}. Before each kill there must be that many rows in the cache; -1: the report's JSON,
+which is written before its page. tear: bytes then cut off the cache's files. The last child runs to its end. Prints the exit statuses. Torch is imported once and never used before the forks.
 """
 
 import json
@@ -36,7 +36,10 @@ def main() -> None:
     ends = []
     for wanted in job["kills"]:
         pid = child(config)
-        while rows(cache) < wanted and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:  # fmt: skip
+        done = (
+            (config.out / "report.json").exists if wanted < 0 else lambda n=wanted: rows(cache) >= n
+        )
+        while not done() and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:  # fmt: skip
             time.sleep(0.002)
         os.kill(pid, signal.SIGKILL)
         ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))

@@ -98,8 +98,8 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes_and_asks_nothing_twice(
     once = sorted(server.asked)
     assert once == sorted(set(once)) and len(once) == 24
     server.asked.clear()
-    ends = run(job("killed", [0, 4, 9, 25, 47]))
-    assert ends[-1] == 0 and set(ends[:-1]) == {-9}
+    ends = run(job("killed", [0, 4, 9, 25, 47, -1]))
+    assert ends[-1] == 0 and set(ends[:-2]) == {-9}  # the one before last may have been quicker
     assert set(server.asked) == set(once)
     assert len(server.asked) <= len(once) + 2 * 5  # only what was under way when the kill came
     assert run(job("torn", [30], tear=7))[-1] == 0
@@ -117,7 +117,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes_and_asks_nothing_twice(
     before = len(server.asked)
     assert run(tmp_path / "whole.json") == [0] and len(server.asked) == before
     failed = json.loads((reports[0] / "report.json").read_text("utf-8"))["answers"]["own"]["far"]
-    assert failed["failed"] == {"Refused": 5} and failed["finished"] == 19  # 3, 13, 23 and 3? days
+    assert failed["failed"] == {"Refused": 3} and failed["finished"] == 21  # 3, 13 and 23 days
     server.close()
 
 

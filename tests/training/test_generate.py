@@ -17,7 +17,7 @@ from training.data import BadData
 from training.generate import Answers, How, answers
 from training.questions import BenchmarkConfig, Questions, asked, read
 
-QUESTIONS = ROOT / "configs/nano/questions.jsonl"
+QUESTIONS = ROOT / "training/questions.jsonl"
 
 
 def questions(folder: Path, texts: list[str], name: str = "own") -> Questions:
