@@ -4,6 +4,8 @@
     my.toml                             a file as those in configs/models, an OpenAI endpoint for example
     refined=data/refine/x/policy        a branch or checkpoint folder, under a name
     GPT-4=data/answers/GPT4.json        answers that exist already, by the ids of the benchmark's questions
+
+What stands before the `=` is the name in the report; without it, the model's own or the file's.
 """
 
 import re
@@ -77,7 +79,9 @@ def find(text: str) -> Contestant:
     if path.suffix in (".json", ".jsonl"):
         said = read_answers(path)
         sha256 = Source(path).sha256()
-        return Contestant(name or path.stem, None, sha256, f"answers {sha256[:12]}", path.name, said)
+        return Contestant(
+            name or path.stem, None, sha256, f"answers {sha256[:12]}", path.name, said
+        )
     if path.suffix == ".toml":
         config = read_toml(path, ModelConfig)
         return _of_config(config.model_copy(update={"name": name or config.name}), shown_path(path))

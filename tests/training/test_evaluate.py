@@ -59,7 +59,7 @@ def config(folder: Path, models: Sequence[str], questions: str, **more: Any) -> 
     benchmark = BenchmarkConfig(name="own", file=questions, licence="CC-BY", title="Ours")
     return EvaluateConfig(
         models=tuple(models), benchmark=(benchmark,), out=folder / "out", cache=folder / "cache",
-        resamples=200, **more,
+        resamples=100, **more,
     )  # fmt: skip
 
 
