@@ -101,8 +101,7 @@ def own_answer(language: Language) -> tuple[gr.Column, dict[str, Any]]:
             container=False,
             elem_id="better-consent",
         )
-        side = gr.Textbox(visible="hidden", elem_id="better-side", label="side")
-    return box, {"starts": starts, "better": text, "consent": consent, "side": side}
+    return box, {"starts": starts, "better": text, "consent": consent}
 
 
 def hidden_boxes() -> dict[str, Any]:
@@ -112,7 +111,7 @@ def hidden_boxes() -> dict[str, Any]:
     """
     boxes: dict[str, Any] = {
         name: gr.Textbox(visible="hidden", elem_id=name, label=name)
-        for name in ("spans", "extra", "asking")
+        for name in ("spans", "extra", "asking", "side")
     }
     return {**boxes, "ask": gr.Button(visible="hidden", elem_id="ask")}
 

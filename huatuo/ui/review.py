@@ -64,6 +64,8 @@ def build_queue(
     with frame.blocks(queue.page, language) as demo:
         frame.with_header(demo, accounts, queue.page, language, queue.role)
         with gr.Column(elem_id="main", elem_classes=["wide"]):
+            title = say(f"page.{queue.page}", language)
+            frame.html(f'<h1 class="unseen">{title}</h1>', elem_id="title")
             with gr.Row(elem_id="study-row"):
                 study = gr.Dropdown(
                     [],
@@ -362,5 +364,5 @@ def _nothing(store: Store, name: str | None, done: Progress | None) -> tuple[str
 
 def _welcome(title: str, more: str, language: Language) -> str:
     return conversation.block(
-        f"<h1>{say(title, language)}</h1><p>{say(more, language)}</p>", "welcome"
+        f"<h2>{say(title, language)}</h2><p>{say(more, language)}</p>", "welcome"
     )

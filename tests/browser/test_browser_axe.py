@@ -8,7 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 WIDE = {"viewport": {"width": 1440, "height": 900}}
-PAGES = ("chat", "compare", "review", "results", "models", "admin")
+PAGES = ("chat", "compare", "review", "mine", "adjudicate", "results", "models", "admin")
 RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
 
 
@@ -38,6 +38,14 @@ def test_no_page_has_a_serious_violation(
     tab.ask("头疼三天")
     tab.page.locator("#duel .duel[data-state=votable]").wait_for()
     found += violations(tab)
+    tab.page.locator(".flag-button:visible").first.click()
+    tab.page.locator(".flag-list").wait_for()
+    found += violations(tab)
+    tab.page.click(".flag-list [data-close]")
+    tab.press("p")
+    tab.page.locator(".pause-cover").wait_for()
+    found += violations(tab)
+    tab.press("p")
     guest = open_tab(color_scheme=scheme, **size)
     for path in ("/zh/sign-in", "/zh/nothing-here"):
         guest.expected.append("404")

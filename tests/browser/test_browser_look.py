@@ -75,6 +75,8 @@ def test_no_page_is_wider_than_a_phone(signed_in: Any, admin: Any) -> None:
         "/zh/chat/",
         "/en/compare/",
         "/zh/review/",
+        "/zh/mine/",
+        "/en/adjudicate/",
         "/en/results/",
         "/zh/models/",
         "/zh/admin/",
@@ -84,7 +86,7 @@ def test_no_page_is_wider_than_a_phone(signed_in: Any, admin: Any) -> None:
         menu = tab.page.locator("[data-menu]")
         expect(tab.page.locator("#frame nav")).to_be_hidden()
         menu.tap()
-        expect(tab.page.locator("#frame nav a")).to_have_count(6)
+        expect(tab.page.locator("#frame nav a")).to_have_count(9)
         expect(tab.page.locator("#frame nav")).to_be_visible()
         expect(menu).to_have_attribute("aria-expanded", "true")
         fits(tab)
@@ -132,7 +134,7 @@ def test_the_theme_is_the_systems_until_the_reader_chooses(open_tab: Any) -> Non
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_every_control_has_a_name(signed_in: Any, language: str) -> None:
     tab = signed_in("admin", language)
-    for path in ("chat", "review", "results", "models", "admin", "compare"):
+    for path in ("chat", "review", "mine", "adjudicate", "results", "models", "admin", "compare"):
         tab.open(f"/{language}/{path}/")
         if path == "compare":
             votable(tab, "每个按钮都有名字")

@@ -256,7 +256,7 @@ def test_a_physician_opens_neither_results_nor_admin(signed_in: Any) -> None:
     tab = signed_in()
     tab.expected.append("403")
     links = tab.page.locator("#frame nav a")
-    expect(links).to_have_text(["问诊", "对比", "评审"])
+    expect(links).to_have_text(["问诊", "对比", "评审", "我的评审"])
     for page in ("results", "studies", "admin"):
         answer = tab.page.goto(f"{tab.app.url}/zh/{page}/")
         assert answer.status == 403

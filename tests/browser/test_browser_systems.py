@@ -131,5 +131,5 @@ def test_a_researcher_sees_what_is_ready_and_asks_a_test_question(
 
 def test_a_physician_sees_no_models_page(signed_in: Any) -> None:
     tab = signed_in()
-    expect(tab.page.locator("#frame nav a")).to_have_count(3)
+    expect(tab.page.locator("#frame nav a")).to_have_count(4)
     assert tab.page.request.get(f"{tab.app.url}/zh/models/").status == 403

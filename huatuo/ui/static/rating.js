@@ -93,7 +93,7 @@
     return {
       choice: chosen ? chosen.value : null, reason: text("reason"), ratings: given(),
       spans: JSON.parse(text("spans") || "[]"), better: text("better-text"),
-      better_side: text("better-side"), consent: Boolean(one("#better-consent input:checked")),
+      better_side: text("side"), consent: Boolean(one("#better-consent input:checked")),
     };
   };
   const tellDraft = (how) => {
@@ -266,7 +266,7 @@
     if (!box || !button) return false;
     box.classList.toggle("open", open);
     button.setAttribute("aria-expanded", String(open));
-    if (open && focus) { box.scrollIntoView({ block: "nearest" }); field("better-text").focus(); }
+    if (open && focus) { box.scrollIntoView({ block: "end" }); field("better-text").focus({ preventScroll: true }); }
     return true;
   };
 
@@ -281,7 +281,9 @@
       clearTimeout(timer);
       voting = ticket();
       const lacks = toRate(all('#ratings .steps[data-required="true"]'));
-      if (lacks && one("#choice input:checked")) { sheet(true); setTimeout(() => focusGroup(lacks), 0); }
+      const agree = one("#better-consent input"), chosen = one("#choice input:checked");
+      if (chosen && lacks) { sheet(true); setTimeout(() => focusGroup(lacks), 0); }
+      else if (chosen && text("better-text").trim() && agree && !agree.checked) { openBetter(true, false); byId("better").scrollIntoView({ block: "end" }); setTimeout(() => agree.focus({ preventScroll: true }), 0); }
     } else if (on("[data-sheet]")) sheet(!byId("vote-bar").classList.contains("sheet-open"));
     else if (on("[data-pause]")) pause(!paused);
     else if (on("#pause")) pause(true);

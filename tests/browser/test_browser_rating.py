@@ -1,0 +1,438 @@
+"""What a rater adds to a vote, in a real browser: ratings, danger marks, own answer, drafts, pause, hints."""
+
+import json
+import re
+import time
+from datetime import datetime
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from reviews.protocol import CRITERIA, Criterion, Protocol
+from reviews.store import Store
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+STUDY, QUICK, DISPUTED = "rating-study", "rating-quick", "rating-disputed"
+GOOD = (
+    "先考虑**紧张型头痛**。\n\n1. 血压多少？\n2. 布洛芬每次 0.2 g，每日三次。\n\n请到神经内科就诊。"
+)
+BAD = "不用看医生。布洛芬每次 3 g，**布洛芬每次 3 g**，多喝水。"
+SELECT = """([side, words, number]) => {
+  const walker = document.createTreeWalker(document.querySelector(`.said[data-side=${side}]`), 4);
+  let seen = 0;
+  while (walker.nextNode()) {
+    const node = walker.currentNode, at = node.data.indexOf(words);
+    if (at < 0 || seen++ < number) continue;
+    const range = document.createRange();
+    range.setStart(node, at);
+    range.setEnd(node, at + words.length);
+    getSelection().removeAllRanges();
+    getSelection().addRange(range);
+    return;
+  }
+}"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def study(app: Any) -> None:
+    """Three studies of the same pairs with filed protocols."""
+    criteria = (
+        Criterion("diagnosis", "scale", "诊断", "Diagnosis", required=True),
+        Criterion("asking", "preference", "追问", "Asking back"),
+        CRITERIA["warmth"],
+    )
+    for name, count in ((STUDY, 12), (QUICK, 4), (DISPUTED, 2)):
+        app.import_pairs(name, [
+            {"id": f"{name}-{n}", "question": f"{name} 第 {n} 位：头疼，怎么办？", "answer_a": GOOD,
+             "answer_b": BAD, "model_a": "alpha", "model_b": "beta", "department": "神经内科"}
+            for n in range(count)
+        ])  # fmt: skip
+    store = Store.open(app.data / "reviews.sqlite3")
+    store.file_study(Protocol(STUDY, criteria=criteria, overlap=20), "console")
+    store.file_study(Protocol(QUICK, overlap=20, fastest_s=3600, safety_flags=False,
+                              better_answers=False), "console")  # fmt: skip
+    store.file_study(Protocol(DISPUTED, overlap=3, adjudicate=True), "console")
+    store.close()
+
+
+def reviewing(tab: Any, name: str = STUDY, language: str = "zh") -> Any:
+    """The review page in this study."""
+    tab.open(f"/{language}/review/")
+    tab.choose_study(name)
+    expect(tab.page.locator("#duel .case .said")).to_contain_text(name)
+    return tab
+
+
+def ticket(tab: Any) -> str:
+    """The pair on the page; the ratings carry it and come with it."""
+    return str(tab.page.locator("#ratings .ratings").get_attribute("data-ticket"))
+
+
+def next_pair(tab: Any, before: str) -> None:
+    """Waits for another pair."""
+    expect(tab.page.locator("#ratings .ratings")).not_to_have_attribute("data-ticket", before)
+    expect(tab.page.locator("#ratings .ratings")).to_have_count(1)
+
+
+def bad_side(tab: Any) -> str:
+    """On which side the dangerous answer stands."""
+    return "left" if "不用看医生" in tab.page.locator(".pane.left").inner_text() else "right"
+
+
+def given(tab: Any) -> dict[str, int]:
+    """The ratings on the page."""
+    radios = tab.page.locator("#ratings input:checked")
+    return {r.get_attribute("name"): int(r.get_attribute("value")) for r in radios.all()}
+
+
+def between(assignment: dict[str, Any], vote: dict[str, Any]) -> float:
+    """Seconds from when a pair was given out to its vote."""
+    begun, ended = (datetime.fromisoformat(at) for at in (assignment["issued_at"], vote["at"]))
+    return (ended - begun).total_seconds()
+
+
+def test_a_whole_vote_by_keyboard_alone_and_its_revision(app: Any, signed_in: Any) -> None:
+    tab = reviewing(signed_in())
+    page, first = tab.page, ticket(tab)
+    bad = bad_side(tab)
+    assert given(tab) == {}, "nothing is filled in beforehand"
+    tab.press("2", "Enter")
+    expect(page.locator(".toast-body")).to_contain_text("还差这些评分：诊断")
+    assert page.evaluate("document.activeElement.name") == "left_diagnosis"
+    assert tab.votes() == []
+    page.keyboard.press("4")
+    for key in ("2", "5", "3", "0", "Escape"):  # right diagnosis, asking, left warmth; taken back
+        page.keyboard.press(key)
+    assert given(tab) == {
+        "left_diagnosis": 4,
+        "right_diagnosis": 2,
+        "pref_asking": 5,
+        "left_warmth": 3,
+    }
+    tab.press("r")
+    assert page.evaluate("document.activeElement.name") == "right_warmth"
+    page.keyboard.press("Escape")
+
+    page.evaluate(SELECT, [bad, "布洛芬每次 3 g", 1])  # the second of two equal passages
+    expect(page.locator(".flag-menu")).to_be_visible()
+    page.keyboard.press("f")
+    page.keyboard.press("4")
+    expect(page.locator(f".pane.{bad} mark.flag")).to_have_text("布洛芬每次 3 g")
+    expect(page.locator(f".pane.{bad} .flag-label")).to_contain_text("剂量错误")
+    page.keyboard.press("f")  # nothing selected: the sentences
+    expect(page.locator(".flag-list")).to_be_visible()
+    page.keyboard.press("1")
+    expect(page.locator(".flag-list .first")).to_be_visible()
+    page.locator(".sentences label", has_text="不用看医生").locator("input").focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("2")
+    expect(page.locator("mark.flag")).to_have_count(2)
+    page.locator(".flag-label", has_text="漏掉急症").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("mark.flag")).to_have_count(1)
+
+    page.keyboard.press("b")
+    page.keyboard.type("请张三先量血压，电话13800138000。1234szfp")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Enter")
+    expect(page.locator(".toast-body", has_text="没有勾选同意")).to_be_visible()
+    assert page.evaluate("document.activeElement.closest('#better-consent') !== null")
+    page.keyboard.press("Space")
+    tab.press("Enter")
+    next_pair(tab, first)
+    assert page.evaluate("document.activeElement.id") == "duel", (
+        "the next keys belong to the next pair"
+    )
+    assert given(tab) == {} and page.locator("#choice input:checked").count() == 0
+    assert page.locator("mark.flag").count() == 0
+    expect(page.locator("#better")).to_be_hidden()
+
+    (vote,) = tab.votes()
+    ratings = {"left_diagnosis": 4, "right_diagnosis": 2, "pref_asking": 5, "left_warmth": 3}
+    assert vote["choice"] == "right" and json.loads(vote["ratings"]) == ratings
+    assert vote["seconds"] > 0
+    (span,) = json.loads(vote["spans"])
+    assert (span["side"], span["turn"], span["kind"]) == (bad, 1, "wrong_dose")
+    assert BAD[span["start"] : span["end"]] == "布洛芬每次 3 g" and span["start"] > BAD.index("**")
+    better = json.loads(vote["better"])
+    assert (
+        better["consent"] is True and better["side"] == "" and "13800138000" not in better["text"]
+    )
+    assert "【电话】" in better["text"] and "1234szfp" in better["text"]
+
+    tab.press("z")
+    expect(page.locator("#ratings .ratings")).to_have_attribute("data-ticket", first + "+")
+    expect(page.locator("#better textarea")).to_have_value(re.compile("先量血压"))
+    expect(page.locator("mark.flag")).to_have_count(1)
+    assert given(tab) == ratings
+    page.locator("#ratings input[name=pref_asking][value='5']").click()  # a second click takes back
+    page.locator(".flag-label").click()
+    expect(page.locator("mark.flag")).to_have_count(0)
+    page.click("#better-from_left")
+    expect(page.locator("#better textarea")).to_have_value(re.compile("。"))
+    page.click("#better-empty")
+    expect(page.locator("#better textarea")).to_have_value("")
+    tab.press("Enter")
+    expect(page.locator("#ratings .ratings")).not_to_have_attribute("data-ticket", first + "+")
+    old, new = tab.votes()
+    assert (old["revision"], new["revision"]) == (1, 2) and old["spans"]
+    assert not new["spans"] and not new["better"]
+    assert "pref_asking" not in json.loads(new["ratings"])
+
+
+def test_unsent_work_comes_back_on_another_device(app: Any, signed_in: Any, open_tab: Any) -> None:
+    tab = reviewing(signed_in())
+    page, first = tab.page, ticket(tab)
+    bad = bad_side(tab)
+    page.evaluate(SELECT, [bad, "不用看医生", 0])
+    page.locator(".flag-menu [data-kind=dangerous_advice]").click()
+    expect(page.locator("mark.flag")).to_have_text("不用看医生")
+    tab.press("1", "r", "4", "2")
+    page.fill("#reason textarea", "电话13800138000")
+    page.click("#open-better")
+    page.fill("#better textarea", "先量血压")
+    expect(page.locator(".draft-state")).to_have_text("草稿已保存")
+    page.wait_for_function("() => new Promise(done => setTimeout(() => done(true), 1200))")
+    tab.context.close()
+
+    later = open_tab(**PHONE)
+    later.name = tab.name
+    later.page.goto(f"{app.url}/zh/sign-in?next=/zh/review/")
+    later.page.fill("input[name=name]", tab.name)
+    later.page.fill("input[name=password]", "correct horse battery")
+    later.page.click("main form button")
+    reviewing(later.wait())
+    expect(later.page.locator(".toast-body")).to_contain_text("已恢复")
+    assert ticket(later) == first
+    expect(later.page.locator("#choice input").nth(0)).to_be_checked()
+    assert given(later) == {"left_diagnosis": 4, "right_diagnosis": 2}
+    expect(later.page.locator("mark.flag")).to_have_text("不用看医生")
+    expect(later.page.locator("#reason textarea")).to_have_value("电话【电话】")
+    expect(later.page.locator("#better textarea")).to_have_value("先量血压")
+    later.page.fill("#better textarea", "")
+
+    later.page.locator("[data-sheet]").tap()  # the phone's sheet
+    expect(later.page.locator("[data-sheet]")).to_have_attribute("aria-expanded", "true")
+    expect(later.page.locator("[data-sheet]")).to_contain_text("2/5")
+    later.page.locator("#ratings [data-name=right_warmth] label").nth(4).tap()
+    wide = later.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert wide[0] <= wide[1]
+    for label in later.page.locator("#ratings label").all():
+        box = label.bounding_box()
+        assert box["width"] >= 44 and box["height"] >= 44
+    later.page.locator("[data-sheet]").tap()
+    side = later.page.locator(".flag-button:visible")
+    side.tap()  # of the one answer that is shown
+    later.page.locator(".sentences label").first.tap()
+    later.page.locator(".flag-list [data-kind=fabricated_fact]").tap()
+    expect(later.page.locator(".flag-label")).to_have_count(2)
+    later.page.locator("#submit-vote").tap()
+    next_pair(later, first)
+    (vote,) = later.votes()
+    assert json.loads(vote["ratings"])["right_warmth"] == 5 and vote["reason"] == "电话【电话】"
+    assert sorted(span["kind"] for span in json.loads(vote["spans"])) == [
+        "dangerous_advice",
+        "fabricated_fact",
+    ]
+    assignment = vote["assignment_id"]
+    assert app.rows("SELECT * FROM drafts WHERE assignment_id = ?", assignment) == []
+
+    sent = {"ticket": assignment, "work": {"choice": "left"}}
+    asking = later.context.request
+    for body, status in (
+        (sent, 409),  # voted on: it came too late
+        ({"ticket": "0" * 32, "work": {}}, 404),
+        ({"ticket": ticket(later), "work": {"choice": "everybody"}}, 422),
+        ({"ticket": ticket(later), "work": {"spans": [{"side": "left"}]}}, 422),
+        ({"ticket": ticket(later), "work": {}, "rater": 1}, 422),
+        ({"ticket": ticket(later), "work": {"reason": "头" * 7900, "better": "疼" * 7900}}, 422),
+        ({"ticket": ticket(later), "work": {"choice": "left"}}, 204),
+    ):
+        origin = {"origin": app.url}
+        assert asking.post(f"{app.url}/draft", data=body, headers=origin).status == status, body
+    other = signed_in()
+    mine = {"ticket": ticket(later), "work": {"choice": "left"}}
+    assert other.context.request.post(
+        f"{app.url}/draft", data=mine, headers={"origin": app.url}
+    ).status == 404  # fmt: skip
+    stranger = open_tab()
+    assert stranger.context.request.post(
+        f"{app.url}/draft", data=mine, headers={"origin": app.url}, max_redirects=0
+    ).status in (303, 401, 403)  # fmt: skip
+
+
+def test_a_pause_hides_the_texts_and_stops_the_clock_and_haste_earns_a_hint(
+    app: Any, signed_in: Any
+) -> None:
+    tab = reviewing(signed_in(), QUICK)
+    page, first = tab.page, ticket(tab)
+    assert page.locator(".flag-button, #ratings .criterion").count() == 0, "not asked for"
+    expect(page.locator("#open-better")).to_be_hidden()
+    tab.press("b", "f")
+    expect(page.locator(".flag-list")).to_be_hidden()
+    page.evaluate(
+        """() => { for (const isComposing of [true, false]) document.body.dispatchEvent(
+        new KeyboardEvent('keydown', {key: 'p', keyCode: 229, isComposing, bubbles: true})) }"""
+    )
+    expect(page.locator(".pause-cover")).to_be_hidden()  # a letter of an input method is no key
+    tab.press("p")
+    expect(page.locator(".pause-cover")).to_be_visible()
+    assert "blur" in page.evaluate("getComputedStyle(document.getElementById('duel')).filter")
+    page.keyboard.press("1")
+    page.keyboard.press("s")
+    paused = time.monotonic()
+    page.wait_for_function("() => new Promise(done => setTimeout(() => done(true), 4000))")
+    slept = time.monotonic() - paused
+    assert page.locator("#choice input:checked").count() == 0 and ticket(tab) == first
+    page.keyboard.press("p")
+    expect(page.locator(".pause-cover")).to_be_hidden()
+    tab.press("1", "Enter")
+    next_pair(tab, first)
+    (vote,) = tab.votes()
+    (row,) = app.rows("SELECT issued_at FROM assignments WHERE id = ?", vote["assignment_id"])
+    assert 0 < vote["seconds"] < between(row, vote) - 0.9 * slept
+    expect(page.locator(".toast-body", has_text="评得很快")).to_have_count(0)
+    for _ in range(2):
+        before = ticket(tab)
+        tab.press("3", "Enter")
+        next_pair(tab, before)
+    expect(page.locator(".toast-body", has_text="评得很快")).to_have_count(1)
+    assert len(tab.votes()) == 3, "a hint, never a refusal"
+
+    page.evaluate("sessionStorage.setItem('work', JSON.stringify({ms: 0, votes: 59}))")
+    before = ticket(tab)
+    tab.press("1", "Enter")
+    expect(page.locator("#duel .welcome")).to_be_visible()
+    reviewing(tab)  # another pair in the same tab
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator(".break-hint")).to_be_visible()
+    page.click(".break-hint [data-later]")
+    expect(page.locator(".break-hint")).to_be_hidden()
+    page.evaluate("sessionStorage.setItem('work', JSON.stringify({ms: 45 * 60e3, votes: 0}))")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.click(".break-hint [data-pause]")
+    expect(page.locator(".pause-cover")).to_be_visible()
+    page.click(".pause-cover [data-pause]")
+    expect(page.locator(".break-hint")).to_be_hidden()
+    assert page.evaluate("JSON.parse(sessionStorage.getItem('work')).votes") == 0
+    assert page.evaluate("localStorage.length") <= 1, "nothing of the work is left in the browser"
+
+
+def test_contrary_votes_go_to_a_senior_and_agreement_is_shown_after_the_close(
+    app: Any, signed_in: Any
+) -> None:
+    raters = [reviewing(signed_in(), DISPUTED) for _ in range(2)]
+    for number, tab in enumerate(raters):
+        for _ in range(2):
+            before, good = ticket(tab), "right" if bad_side(tab) == "left" else "left"
+            other = "left" if good == "right" else "right"
+            first = app.rows(
+                "SELECT c.external_id FROM assignments a JOIN comparisons c ON c.id ="
+                " a.comparison_id WHERE a.id = ?", before
+            )[0]["external_id"].endswith("-0")  # fmt: skip
+            choice = other if number and first else good
+            tab.page.fill("#reason textarea", f"理由{number}")
+            tab.press("1" if choice == "left" else "2", "Enter")
+            if _ == 0:
+                next_pair(tab, before)
+        expect(tab.page.locator("#duel .welcome")).to_be_visible()
+    own = raters[0]
+    own.page.goto(f"{app.url}/zh/mine/")
+    part = own.page.locator(".own-study", has_text=DISPUTED)
+    expect(part).to_contain_text("2 / 2")
+    expect(part).to_contain_text("研究结束后显示")
+    expect(part).not_to_contain_text("%")
+    own.expected.append("403")
+    assert own.page.goto(f"{app.url}/zh/adjudicate/").status == 403
+
+    senior = signed_in("adjudicator")
+    senior.page.goto(f"{app.url}/zh/adjudicate/")
+    senior.choose_study(DISPUTED)
+    expect(senior.page.locator("#duel .case .said")).to_contain_text("第 0 位")
+    opinions = senior.page.locator(".opinions")
+    expect(opinions.locator("li")).to_have_count(2)
+    expect(opinions).to_contain_text("理由0")
+    expect(opinions).to_contain_text("理由1")
+    good = "right" if bad_side(senior) == "left" else "left"
+    texts = opinions.locator("li").all_inner_texts()
+    (mine,) = [text for text in texts if "理由0" in text]
+    assert ("右边更好" if good == "right" else "左边更好") in mine, (
+        "sides are as the senior sees them"
+    )
+    body = senior.page.locator("#main").inner_text()
+    assert not any(name in body for name in (own.name, raters[1].name, "alpha", "beta"))
+    senior.page.evaluate(SELECT, [bad_side(senior), "不用看医生", 0])
+    senior.page.locator(".flag-menu [data-kind=dangerous_advice]").click()
+    expect(senior.page.locator("mark.flag")).to_have_count(1)
+    senior.press("1" if good == "left" else "2", "Enter")
+    expect(senior.page.locator("#duel .welcome")).to_contain_text("没有需要裁定")
+    store = Store.open(app.data / "reviews.sqlite3")
+    (verdict,) = [v for v in store.votes(DISPUTED, adjudicated=True) if v.purpose == "adjudication"]
+    assert verdict.winner == "a" and len(verdict.spans) == 1
+    store.close_study(DISPUTED, "console")
+    store.close()
+
+    own.page.goto(f"{app.url}/en/mine/")
+    part = own.page.locator(".own-study", has_text=DISPUTED)
+    expect(part).to_contain_text("50 % (95 % interval")
+    part.locator("summary").click()
+    expect(part.locator("tbody tr")).to_have_count(2)
+    assert "alpha" not in own.page.content()
+    own.page.goto(f"{app.url}/zh/review/")
+    own.wait()
+    own.choose_study(DISPUTED)
+    expect(own.page.locator("#duel .welcome")).to_contain_text("这项研究已经结束")
+
+
+def test_a_live_comparison_takes_marks_and_keys_that_come_before_the_bar(
+    app: Any, signed_in: Any
+) -> None:
+    tab = signed_in()
+    page = tab.page
+    page.evaluate(
+        """() => { // the very moment the pair is whole, long before the bar is
+        const type = (key) => document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+        const watch = new MutationObserver(() => {
+          if (!document.querySelector('.duel[data-state="votable"]')) return;
+          watch.disconnect();
+          window.barWasThere = Boolean(document.querySelector('#choice input'));
+          type('2'); type('Enter');
+        });
+        watch.observe(document.body, {childList: true, subtree: true});
+        }"""
+    )
+    tab.ask("按键比按钮早")
+    expect(page.locator("#duel .duel")).to_have_attribute("data-state", "voted")
+    assert [vote["choice"] for vote in tab.votes()] == ["right"]
+    tab.press("n")
+    expect(page.locator("#duel .welcome")).to_be_visible()
+
+    tab.ask("现场标记")
+    expect(page.locator("#duel .duel")).to_have_attribute("data-state", "votable")
+    words = "紧张型头痛" if "紧张型头痛" in page.locator(".pane.left").inner_text() else "量个血压"
+    page.evaluate(SELECT, ["left", words, 0])
+    page.locator(".flag-menu [data-kind=fabricated_fact]").click()
+    expect(page.locator("mark.flag")).to_have_text(words)
+    tab.press("4")
+    expect(page.locator(".draft-state")).to_have_text("草稿已保存")
+    page.wait_for_function("() => new Promise(done => setTimeout(() => done(true), 1200))")
+    page.reload()
+    tab.wait()
+    expect(page.locator("mark.flag")).to_have_text(words)
+    expect(page.locator("#choice input").nth(3)).to_be_checked()
+    tab.press("Enter")
+    expect(page.locator("#duel .duel")).to_have_attribute("data-state", "voted")
+    expect(page.locator("mark.flag")).to_have_text(words)
+    assert page.locator("[data-unflag], .flag-button").count() == 0, (
+        "a cast vote is not changed here"
+    )
+    vote = tab.votes()[-1]
+    (span,) = json.loads(vote["spans"])
+    (answer,) = app.rows(
+        "SELECT text FROM answers WHERE comparison_id = ? AND side = ?",
+        vote["comparison_id"],
+        vote["left_is"],
+    )
+    assert answer["text"][span["start"] : span["end"]] == words
