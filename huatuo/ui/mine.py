@@ -55,17 +55,21 @@ def _study(store: Store, rater: int, name: str, mine: Sequence[VoteRow], languag
     if name != LIVE_STUDY and (filed := store.study(name)):
         protocol = filed.protocol
         title = (protocol.title_zh if language == "zh" else protocol.title_en) or name
-    facts = [(say("mine.votes", language), _count(store, rater, name, mine, language))]
+    verdicts = sum(vote.purpose == "adjudication" for vote in mine)
+    own = [vote for vote in mine if vote.purpose == "vote"]
+    facts = [(say("mine.votes", language), _count(store, rater, name, own, language))]
     if pace := [vote.seconds for vote in mine if vote.seconds is not None]:
         facts.append((say("mine.pace", language), _seconds(statistics.median(pace), language)))
     for key, number in (
+        ("mine.verdicts", verdicts),
         ("mine.revised", sum(vote.revisions > 1 for vote in mine)),
         ("mine.flags", sum(len(vote.spans) for vote in mine)),
         ("mine.better", sum(vote.better is not None for vote in mine)),
     ):
         if number:
             facts.append((say(key, language), str(number)))
-    facts.append((say("mine.agreement", language), _agreement(store, name, mine, language)))
+    if own:
+        facts.append((say("mine.agreement", language), _agreement(store, name, own, language)))
     rows = "".join(f"<div><dt>{term}</dt><dd>{fact}</dd></div>" for term, fact in facts)
     return (
         f'<section class="own-study"><h2>{escape.escape(title)}</h2><dl>{rows}</dl>'

@@ -15,6 +15,7 @@ WORDS: Words = {
     "mine.of": {"zh": "{done} / {total}", "en": "{done} of {total}"},
     "mine.pace": {"zh": "每题用时（中位数）", "en": "Time per item (median)"},
     "mine.seconds": {"zh": "{seconds} 秒", "en": "{seconds} s"},
+    "mine.verdicts": {"zh": "裁定", "en": "Verdicts"},
     "mine.revised": {"zh": "改过", "en": "Revised"},
     "mine.flags": {"zh": "危险标记", "en": "Danger marks"},
     "mine.better": {"zh": "自己的回答", "en": "Own answers"},
@@ -55,5 +56,4 @@ WORDS: Words = {
         "en": "Names are hidden; your verdict counts in their place, and the votes themselves stay.",
     },
     "adjudicate.submit": {"zh": "裁定，下一题", "en": "Decide and next"},
-    "adjudicate.recorded": {"zh": "裁定已记录。", "en": "The verdict is recorded."},
 }

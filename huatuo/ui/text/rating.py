@@ -3,7 +3,6 @@
 from huatuo.ui.text.language import Words
 
 WORDS: Words = {
-    "rating.title": {"zh": "评分", "en": "Ratings"},
     "rating.more": {"zh": "评分、理由与更多", "en": "Ratings, reason, more"},
     "rating.more_plain": {"zh": "理由与更多", "en": "Reason and more"},
     "rating.required": {"zh": "必填", "en": "required"},
