@@ -177,11 +177,12 @@ def make_app(parts: Parts) -> FastAPI:
 
 
 async def _tidy(parts: Parts) -> None:
-    """Once an hour: forgets the conversations that are past their retention."""
+    """Once an hour: forgets the conversations and half-finished votes that are past their retention."""
     while True:
         with suppress(RecordError):  # the record may be busy; the next hour will do
             before = utcnow() - timedelta(days=parts.config.chat_retention_days)
             await asyncio.to_thread(parts.chats.purge, before)
+            await asyncio.to_thread(parts.store.purge_drafts, before)
         await asyncio.sleep(3600)
 
 

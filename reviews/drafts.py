@@ -50,3 +50,8 @@ def find(db: sqlite_utils.Database, assignment_id: str, rater_id: int) -> dict[s
     mine = comparisons.mine(db, assignment_id, rater_id)
     row = db.conn.execute("SELECT data FROM drafts WHERE assignment_id = ?", (mine.id,)).fetchone()
     return dict(json.loads(row["data"])) if row else None
+
+
+def purge(db: sqlite_utils.Database, before: datetime) -> int:
+    """Forget drafts that were not touched since; returns how many."""
+    return int(db.conn.execute("DELETE FROM drafts WHERE at < ?", (iso(before),)).rowcount)

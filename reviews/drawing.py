@@ -33,6 +33,7 @@ SELECT c.id, c.external_id, c.contestant_a, c.contestant_b, (
 FROM comparisons c
 WHERE c.study = :study AND c.kind = 'prepared' AND NOT EXISTS (
   SELECT 1 FROM assignments m WHERE m.comparison_id = c.id AND m.rater_id = :rater)
+  AND NOT EXISTS (SELECT 1 FROM erasures e WHERE e.subject = 'comparison:' || c.id)
 """
 _HAD = """
 SELECT s.left_is, c.external_id, c.contestant_a, c.contestant_b
@@ -64,7 +65,8 @@ def draw(
 ) -> Draw | None:
     """The comparison that this rater gets next; None when there is none for them.
 
-    A pair that the rater ever had (voted, skipped or reported) is not among them. One that lies
+    A pair that the rater ever had (voted, skipped or reported), or whose texts were erased, is not
+    among them. One that lies
     open with a disabled rater, or longer than OPEN_FOR, counts as lying with nobody. With a
     protocol nobody gets a pair that has its overlap, and the plan follows from the protocol's seed;
     without one `rng` chooses the sides.

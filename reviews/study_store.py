@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from reviews import adjudication, audit, comparisons, drafts, drawing, filing, studies
@@ -71,6 +72,11 @@ class StudyStore:
         """The rater's own half-finished vote. Raises UnknownAssignment, NotYours."""
         with self._logging_intruders(assignment_id, rater_id), self.database.read() as db:
             return drafts.find(db, assignment_id, rater_id)
+
+    def purge_drafts(self, before: datetime) -> int:
+        """Forget half-finished votes that were not touched since; returns how many."""
+        with self.database.write() as db:
+            return drafts.purge(db, before)
 
     def next_adjudication(self, rater_id: int, study: str) -> Assignment | None:
         """The next pair on which raters disagree, that this senior never had; None when there is none."""

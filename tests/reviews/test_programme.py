@@ -6,11 +6,13 @@ import dataclasses
 import random
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from reviews.adjudication import mirrored
+from reviews.erasure import Subject, erase
 from reviews.errors import (
     AssignmentClosed,
     BadStudy,
@@ -288,6 +290,24 @@ def test_a_draft_is_the_raters_own_and_ends_with_the_vote(filled: Store, wang: i
             filled.save_draft(given.id, wang, bad)
     filled.cast_vote(given.id, wang, "left")
     assert filled.draft(given.id, wang) is None
+
+
+def test_old_drafts_are_forgotten_and_fresh_ones_are_not(filled: Store, wang: int, li: int, clock: Any) -> None:  # fmt: skip
+    old, fresh = filled.next_prepared(wang, "ten"), filled.next_prepared(li, "ten")
+    assert old is not None and fresh is not None
+    filled.save_draft(old.id, wang, {"reason": "昨天"})
+    clock.move(days=31)
+    filled.save_draft(fresh.id, li, {"reason": "今天"})
+    assert filled.purge_drafts(clock.now - timedelta(days=30)) == 1
+    assert filled.draft(old.id, wang) is None and filled.draft(fresh.id, li) is not None
+
+
+def test_a_pair_whose_texts_were_erased_is_not_given_out(filled: Store, wang: int) -> None:
+    (gone,) = filled.database.connection().query(
+        "SELECT id FROM comparisons WHERE external_id = 'case-4'"
+    )
+    erase(filled, Subject(comparison=gone["id"]), "asked for", "system")
+    assert vote_all(filled, wang, "ten", lambda _: "tie") == 9
 
 
 # adjudication
