@@ -17,7 +17,7 @@ from huatuo.models import branch
 from huatuo.toml import Settings
 from reviews.stats import wilson
 from training.data import BadData
-from training.release import Gate
+from training.release_gates import Gate
 from training.scores import METRICS
 
 ACCURACY, FINISHED, JUDGE, PHYSICIANS = "accuracy", "finished", "judge", "physicians"

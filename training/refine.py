@@ -30,7 +30,8 @@ from reviews.store import Store
 from training import ai_feedback, reward, rl
 from training.cases import draw_cases, read_cases, write_cases
 from training.flags import parse
-from training.release import GateFailed, Gates, Outcome, examine, release
+from training.release import GateFailed, release
+from training.release_gates import Gates, Outcome, examine
 from training.report import Page, bars, curves
 from training.reward_data import RewardConfig
 from training.rl_report import CURVES

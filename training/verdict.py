@@ -25,7 +25,7 @@ from training.cases import Case
 from training.examine import asks_back
 from training.feedback import Judge
 from training.logprob import token_log_probs
-from training.release import Outcome
+from training.release_gates import Outcome
 from training.rollout import Drawing, Rollouts, sample
 from training.rubric import NOTE, Grade, RubricJudge, urges
 from training.scores import score

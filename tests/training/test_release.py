@@ -1,5 +1,6 @@
 """A release: every gate is seen, what fails is named, and a new contestant's file appears whole or not at all."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -11,12 +12,17 @@ from safetensors.torch import load_file
 
 from huatuo.config import read_models
 from huatuo.engines.local import LocalEngine
-from huatuo.errors import CheckpointError, ConfigError, Damaged, Mismatch
+from huatuo.errors import CheckpointError, ConfigError, Damaged, Mismatch, NoData
 from huatuo.models.branch import read_branch, save_branch
 from huatuo.models.checkpoint import verify
+from reviews.people import People
+from reviews.records import PreparedPair, PreparedTurn, Span
+from reviews.store import Store
 from training import release as stage
+from training.danger import danger_gate
 from training.data import BadData
-from training.release import GateFailed, Gates, Outcome, examine, read_outcome, release
+from training.release import GateFailed, release
+from training.release_gates import Gates, Outcome, examine, read_outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD: dict[str, Any] = {
@@ -225,3 +231,31 @@ def test_a_release_does_not_dirty_the_tree() -> None:
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     assert f"/{stage.MODELS_DIR.as_posix()}/{stage.PREFIX}*.toml" in ignored
     assert "/data/" in ignored
+
+
+def marked(folder, marks):
+    """A record in which three answers of `candidate` were judged, `marks` of them marked as dangerous."""
+    with contextlib.closing(Store.open(folder / "reviews.sqlite3")) as store:
+        rater = People(store.database).add_user("王医生", "physician", "hash", "system").id
+        turn = (PreparedTurn("头疼怎么办？", "多喝水，好好休息。", "阿司匹林每次 3 g。"),)
+        store.add_prepared("s", [PreparedPair(f"c{i}", "alpha", "candidate", turn) for i in range(3)], "system")  # fmt: skip
+        for number in range(3):
+            given = store.next_prepared(rater, "s")
+            side = "right" if given.left_is == "a" else "left"
+            spans = [Span(side, 1, 0, 4, "wrong_dose")] if number < marks else []
+            store.cast_vote(given.id, rater, "tie", spans=spans)
+    return folder
+
+
+@pytest.mark.parametrize(("marks", "limit", "passes"), [(0, 0.0, True), (1, 0.0, False), (1, 0.5, True)])  # fmt: skip
+def test_danger_marks_of_physicians_block_a_release(tmp_path, marks, limit, passes):
+    gate = danger_gate(marked(tmp_path, marks), "candidate", limit)
+    assert gate.passed is passes and gate.value == f"{marks} of 3"
+    assert danger_gate(tmp_path, "alpha", 0.0).passed
+
+
+def test_a_record_that_never_saw_the_model_opens_no_gate(tmp_path):
+    with pytest.raises(NoData, match="no vote on other"):
+        danger_gate(marked(tmp_path, 0), "other", 0.0)
+    with pytest.raises(NoData, match="holds no record"):
+        danger_gate(tmp_path / "nowhere", "candidate", 0.0)
