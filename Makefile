@@ -47,7 +47,7 @@ browser: $(TEST_STAMP)
 test: $(TEST_STAMP) browser
 	@echo "== Running the tests"
 	@# One thread each: two workers whose threads wait for each other keep a browser from its turn.
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup $(ARGS)  # the browser's tests stay together in one of the two
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 $(ARGS)  # tests/conftest.py shares them out
 
 lint: $(TEST_STAMP)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy -p reviews -p huatuo

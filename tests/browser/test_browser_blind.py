@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser]
 SECRETS = ("qingnang", "xinglin", "青囊", "杏林", "Qingnang Seven", "Xinglin Three")
 PREPARED = ("omega-oracle", "sigma-sage")
 PASSWORD = "correct horse battery"

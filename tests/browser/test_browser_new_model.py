@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from huatuo.models.branch import read_branch, save_branch
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser]
 ROOT = Path(__file__).resolve().parents[2]
 PARENT = "huatuo/nano/hybrid"
 WITHIN_S = 5.0

@@ -14,7 +14,7 @@ from reviews.database import DEFAULT_NAME
 from reviews.protocol import Protocol
 from reviews.store import Store
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser]
 ROOT = Path(__file__).resolve().parents[2]
 STORY = "疾病：\n左眼发红\n病情描述：\n昨天下午开始有一点痒，没有发烧。\n患病多久：\n一周内"
 

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from reviews.protocol import CRITERIA, Criterion, Protocol
 from reviews.store import Store
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 STUDY, QUICK, DISPUTED = "rating-study", "rating-quick", "rating-disputed"
 GOOD = (
@@ -70,10 +70,16 @@ def ticket(tab: Any) -> str:
     return str(tab.page.locator("#ratings .ratings").get_attribute("data-ticket"))
 
 
-def next_pair(tab: Any, before: str) -> None:
-    """Waits for another pair."""
+def question(tab: Any) -> str:
+    """The question on the page."""
+    return str(tab.page.locator("#duel .case .said").inner_text())
+
+
+def next_pair(tab: Any, before: str, asked: str) -> None:
+    """Waits for another pair: its ratings and its texts, which come one after the other."""
     expect(tab.page.locator("#ratings .ratings")).not_to_have_attribute("data-ticket", before)
     expect(tab.page.locator("#ratings .ratings")).to_have_count(1)
+    expect(tab.page.locator("#duel .case .said")).not_to_have_text(asked)
 
 
 def bad_side(tab: Any) -> str:
@@ -95,7 +101,7 @@ def between(assignment: dict[str, Any], vote: dict[str, Any]) -> float:
 
 def test_a_whole_vote_by_keyboard_alone_and_its_revision(app: Any, signed_in: Any) -> None:
     tab = reviewing(signed_in())
-    page, first = tab.page, ticket(tab)
+    page, first, asked = tab.page, ticket(tab), question(tab)
     bad = bad_side(tab)
     assert given(tab) == {}, "nothing is filled in beforehand"
     tab.press("2", "Enter")
@@ -141,7 +147,7 @@ def test_a_whole_vote_by_keyboard_alone_and_its_revision(app: Any, signed_in: An
     assert page.evaluate("document.activeElement.closest('#better-consent') !== null")
     page.keyboard.press("Space")
     tab.press("Enter")
-    next_pair(tab, first)
+    next_pair(tab, first, asked)
     assert page.evaluate("document.activeElement.id") == "duel", (
         "the next keys belong to the next pair"
     )
@@ -184,7 +190,7 @@ def test_a_whole_vote_by_keyboard_alone_and_its_revision(app: Any, signed_in: An
 
 def test_unsent_work_comes_back_on_another_device(app: Any, signed_in: Any, open_tab: Any) -> None:
     tab = reviewing(signed_in())
-    page, first = tab.page, ticket(tab)
+    page, first, asked = tab.page, ticket(tab), question(tab)
     bad = bad_side(tab)
     page.evaluate(SELECT, [bad, "不用看医生", 0])
     page.locator(".flag-menu [data-kind=dangerous_advice]").click()
@@ -229,7 +235,7 @@ def test_unsent_work_comes_back_on_another_device(app: Any, signed_in: Any, open
     later.page.locator(".flag-list [data-kind=fabricated_fact]").tap()
     expect(later.page.locator(".flag-label")).to_have_count(2)
     later.page.locator("#submit-vote").tap()
-    next_pair(later, first)
+    next_pair(later, first, asked)
     (vote,) = later.votes()
     assert json.loads(vote["ratings"])["right_warmth"] == 5 and vote["reason"] == "电话【电话】"
     assert sorted(span["kind"] for span in json.loads(vote["spans"])) == [
@@ -267,7 +273,7 @@ def test_a_pause_hides_the_texts_and_stops_the_clock_and_haste_earns_a_hint(
     app: Any, signed_in: Any
 ) -> None:
     tab = reviewing(signed_in(), QUICK)
-    page, first = tab.page, ticket(tab)
+    page, first, asked = tab.page, ticket(tab), question(tab)
     assert page.locator(".flag-button, #ratings .criterion").count() == 0, "not asked for"
     expect(page.locator("#open-better")).to_be_hidden()
     tab.press("b", "f")
@@ -289,20 +295,19 @@ def test_a_pause_hides_the_texts_and_stops_the_clock_and_haste_earns_a_hint(
     page.keyboard.press("p")
     expect(page.locator(".pause-cover")).to_be_hidden()
     tab.press("1", "Enter")
-    next_pair(tab, first)
+    next_pair(tab, first, asked)
     (vote,) = tab.votes()
     (row,) = app.rows("SELECT issued_at FROM assignments WHERE id = ?", vote["assignment_id"])
     assert 0 < vote["seconds"] < between(row, vote) - 0.9 * slept
     expect(page.locator(".toast-body", has_text="评得很快")).to_have_count(0)
     for _ in range(2):
-        before = ticket(tab)
+        before, asked = ticket(tab), question(tab)
         tab.press("3", "Enter")
-        next_pair(tab, before)
+        next_pair(tab, before, asked)
     expect(page.locator(".toast-body", has_text="评得很快")).to_have_count(1)
     assert len(tab.votes()) == 3, "a hint, never a refusal"
 
     page.evaluate("sessionStorage.setItem('work', JSON.stringify({ms: 0, votes: 59}))")
-    before = ticket(tab)
     tab.press("1", "Enter")
     expect(page.locator("#duel .welcome")).to_be_visible()
     reviewing(tab)  # another pair in the same tab
@@ -326,7 +331,8 @@ def test_contrary_votes_go_to_a_senior_and_agreement_is_shown_after_the_close(
     raters = [reviewing(signed_in(), DISPUTED) for _ in range(2)]
     for number, tab in enumerate(raters):
         for _ in range(2):
-            before, good = ticket(tab), "right" if bad_side(tab) == "left" else "left"
+            before, asked = ticket(tab), question(tab)
+            good = "right" if bad_side(tab) == "left" else "left"
             other = "left" if good == "right" else "right"
             first = app.rows(
                 "SELECT c.external_id FROM assignments a JOIN comparisons c ON c.id ="
@@ -336,7 +342,7 @@ def test_contrary_votes_go_to_a_senior_and_agreement_is_shown_after_the_close(
             tab.page.fill("#reason textarea", f"理由{number}")
             tab.press("1" if choice == "left" else "2", "Enter")
             if _ == 0:
-                next_pair(tab, before)
+                next_pair(tab, before, asked)
         expect(tab.page.locator("#duel .welcome")).to_be_visible()
     own = raters[0]
     own.page.goto(f"{app.url}/zh/mine/")

@@ -16,7 +16,7 @@ from reviews.protocol import CRITERIA, SAFETY_KINDS, Protocol
 from reviews.records import PreparedPair, PreparedTurn, Span
 from reviews.store import Store
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser]
 PAIRS, RATERS, OVERLAP = 20, 6, 3
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 

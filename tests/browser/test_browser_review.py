@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser]
 STUDY = "browser-study"
 CHOICES = ("left", "right", "tie", "both_bad")
 MODELS = ("omega-oracle", "sigma-sage")

@@ -20,7 +20,7 @@ from huatuo.toml import ROOT
 from reviews import findings, reading
 from reviews.store import Store
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 MODELS = ("alpha", "beta", "gamma")
 STRENGTH = {"alpha": 1.0, "beta": 0.2, "gamma": -0.9}
 SAYS = {"alpha": "请问疼了多久？", "beta": "先量血压，", "gamma": "多喝热水，"}

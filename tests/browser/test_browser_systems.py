@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 
 from tests.huatuo.systems import build
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser]
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {"huatuogpt-7b": "华佗GPT-7B", "chatglm-6b": "ChatGLM-6B"}
 TEMPLATES = {"huatuogpt-7b": "huatuo", "chatglm-6b": "chatglm"}
