@@ -62,7 +62,25 @@ def reviewing(tab: Any, name: str = STUDY, language: str = "zh") -> Any:
     tab.open(f"/{language}/review/")
     tab.choose_study(name)
     expect(tab.page.locator("#duel .case .said")).to_contain_text(name)
+    pairs = given_out(tab, name)
+    tab.page.wait_for_function(  # the ratings come a moment before or after the texts
+        "pairs => pairs.includes(document.querySelector('#ratings .ratings')?.dataset.ticket)",
+        arg=pairs,
+    )
     return tab
+
+
+def given_out(tab: Any, name: str) -> list[str]:
+    """The ids of all pairs of a study that were given to this rater."""
+    return [
+        row["id"]
+        for row in tab.app.rows(
+            "SELECT a.id FROM assignments a JOIN comparisons c ON c.id = a.comparison_id"
+            " WHERE c.study = ? AND a.rater_id = ?",
+            name,
+            tab.user_id(),
+        )
+    ]
 
 
 def ticket(tab: Any) -> str:
