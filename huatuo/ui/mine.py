@@ -121,7 +121,7 @@ def _list(mine: Sequence[VoteRow], language: Language) -> str:
         note = f'<p class="quiet">{say("mine.newest", language, n=LISTED)}</p>'
     return (
         f"<details><summary>{say('mine.list', language)}</summary>{note}"
-        f'<div class="table"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        f'<div class="table" tabindex="0"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
         "</div></details>"
     )
 

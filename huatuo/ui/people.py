@@ -75,7 +75,7 @@ class Desk:
                 rows.append(row)
         keys = ("name", "role", "status", "ways", "sessions")
         return conversation.block(
-            frame.table([self.say(f"admin.{k}") for k in keys], rows), "table"
+            frame.table([self.say(f"admin.{k}") for k in keys], rows), "table", tabindex="0"
         )
 
     def links(self, links: list[Invitation]) -> str:
@@ -87,7 +87,7 @@ class Desk:
         ]
         keys = ("name", "purpose", "expires")
         return conversation.block(
-            frame.table([self.say(f"admin.{k}") for k in keys], rows), "table"
+            frame.table([self.say(f"admin.{k}") for k in keys], rows), "table", tabindex="0"
         )
 
     def _purpose(self, link: Invitation) -> str:

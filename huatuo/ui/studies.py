@@ -57,7 +57,9 @@ class Desk:
         if not rows:
             return conversation.block(f'<p class="quiet">{self.say("none")}</p>', "table")
         keys = ("name", "title", "state", "pairs", "votes_cast", "hash")
-        return conversation.block(frame.table([self.say(key) for key in keys], rows), "table")
+        return conversation.block(
+            frame.table([self.say(key) for key in keys], rows), "table", tabindex="0"
+        )
 
     def detail(self, study: Study) -> str:
         """The protocol, its hash, how far pairs and raters are, and the file that says the same."""
