@@ -145,7 +145,7 @@ def _pane(
         body = conversation.answer(text, finish, "", language)
     told = conversation.question(asked, say("duel.question", language)) if asked else ""
     return (
-        f'<article class="pane {side}" aria-label="{label}"><h2>{title}{shown}{flag}</h2>{told}'
+        f'<article class="pane {side}" aria-label="{label}"><div class="head"><h2>{title}{shown}</h2>{flag}</div>{told}'
         f'<div class="said" data-side="{side}" data-turn="{turn}">{body}</div></article>'
     )
 
