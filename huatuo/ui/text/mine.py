@@ -30,7 +30,7 @@ WORDS: Words = {
     },
     "mine.share": {
         "zh": "{share} %（95 % 区间 {low}–{high} %，共同题目 {n}）",
-        "en": "{share} % (95 % interval {low}–{high} %, {n} shared items)",
+        "en": "{share} % (95 % interval {low}–{high} %; shared items: {n})",
     },
     "mine.kappa": {"zh": "扣除偶然后 κ = {kappa}", "en": "beyond chance: κ = {kappa}"},
     "mine.list": {"zh": "逐条查看", "en": "One by one"},
