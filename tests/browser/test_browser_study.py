@@ -59,7 +59,7 @@ def filed(app: Any, study: str, raters: list[str]) -> None:
         encoding="utf-8",
     )
     record = str(app.data / "reviews.sqlite3")
-    command = [sys.executable, "-m", "huatuo.study_files", "--record", record, "file", str(path)]
+    command = [sys.executable, "-m", "huatuo.study_files", "file", str(path), "--record", record]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
