@@ -121,7 +121,7 @@ def vote_after(
 
 
 def verify(db: sqlite_utils.Database) -> Verified:
-    """Walk the whole chain, then hold every vote against its log row.
+    """Walk the whole chain, then hold every vote and every frozen set of pairs against its log row.
 
     Raises AuditBroken with the first bad seq. Call it inside Database.read().
     """
@@ -129,6 +129,7 @@ def verify(db: sqlite_utils.Database) -> Verified:
     votes: dict[tuple[str, int], int] = {}
     texts: dict[int, str] = {}
     sealed: set[str] = set()
+    frozen: dict[str, tuple[int, str]] = {}
     columns = "seq, at, actor, action, subject, before, after, prev_hash, hash"
     for row in db.conn.execute(f"SELECT {columns} FROM audit ORDER BY seq"):
         expected += 1
@@ -145,7 +146,13 @@ def verify(db: sqlite_utils.Database) -> Verified:
             texts[expected] = parts[6]
         elif parts[3] == "erase":
             sealed.add(json.loads(parts[6])["sha256"])
-    _verify_votes(db, votes, texts, erased_hashes(db.conn, sealed), expected)
+        elif parts[3] in ("study.freeze", "study.close"):
+            frozen.setdefault(parts[4], (expected, json.loads(parts[6]).get("pairs_sha256", "")))
+    gone = erased_hashes(db.conn, sealed)
+    _verify_votes(db, votes, texts, gone, expected)
+    for subject, (seq, pairs) in frozen.items():
+        if pairs and pairs_sha256(db.conn, subject.removeprefix("study:"), gone) != pairs:
+            raise AuditBroken(seq, "the pairs that it froze were changed")
     return Verified(rows=expected, last_hash=prev_hash)
 
 
@@ -196,3 +203,37 @@ def erased_hashes(conn: sqlite3.Connection, sealed: set[str]) -> dict[str, str]:
         if digest(canonical(sorted(found))) == seal
         for where, sha256 in found
     }
+
+
+_PAIRS = """
+SELECT id, external_id, contestant_a, contestant_b, department, intent, language, source,
+  settings_a, settings_b
+FROM comparisons WHERE study = ? AND kind = 'prepared'
+ORDER BY external_id, contestant_a, contestant_b
+"""
+_PAIR_TEXTS = """
+SELECT t.comparison_id, t.number, t.question, coalesce(t.question_b, ''), x.side, x.text, x.attempt
+FROM turns t JOIN comparisons c ON c.id = t.comparison_id
+JOIN answers x ON x.comparison_id = t.comparison_id AND x.number = t.number
+WHERE c.study = ? AND c.kind = 'prepared' ORDER BY t.comparison_id, t.number, x.side
+"""
+
+
+def pairs_sha256(conn: sqlite3.Connection, study: str, gone: Mapping[str, str]) -> str:
+    """sha256 of a study's filed pairs, sorted by external id and contestants; empty without any.
+
+    Hashed is canonical() of a list of [external_id, contestant_a, contestant_b, department, intent,
+    language, source, settings_a, settings_b, turns]; settings as their canonical JSON, turns as
+    [question, question_b, answer_a, answer_b] with the sha256 of each text, or "" for an empty one.
+    gone: see erased_hashes; an erased text counts with the hash that its erasure kept.
+    """
+    turns: defaultdict[str, list[list[str]]] = defaultdict(list)
+    for one, number, question, other, side, text, attempt in conn.execute(_PAIR_TEXTS, (study,)):
+        if side == "a":
+            where = f"turns/{one}/{number}"
+            asked = ((f"{where}/question", question), (f"{where}/question_b", other))
+            turns[one].append([gone.get(place) or digest(words) for place, words in asked])
+        place = f"answers/{one}/{number}/{attempt}/{side}/text"
+        turns[one][-1].append(gone.get(place) or digest(text))
+    pairs = [[*row[1:], turns[row[0]]] for row in map(tuple, conn.execute(_PAIRS, (study,)))]
+    return digest(canonical(pairs)) if pairs else ""

@@ -120,11 +120,13 @@ def _body(told: Told) -> list[str]:
 
 def _studies(told: Told, names: Sequence[str]) -> list[str]:
     filed = {study.name: study for study in told.studies}
-    lines = ["| study | protocol sha256 | frozen at |", "|---|---|---|"]
+    lines = ["| study | protocol sha256 | pairs sha256 | frozen at |", "|---|---|---|---|"]
     for name in names:
         study = filed.get(name)
         frozen = study.frozen_at.isoformat() if study and study.frozen_at else "-"
-        lines.append(f"| {_cell(name)} | {study.sha256 if study else 'no protocol'} | {frozen} |")
+        sha256 = study.sha256 if study else "no protocol"
+        pairs = study.pairs_sha256 if study and study.pairs_sha256 else "-"
+        lines.append(f"| {_cell(name)} | {sha256} | {pairs} | {frozen} |")
     return lines if names else ["No study has a vote."]
 
 

@@ -18,7 +18,7 @@
     ├ AuditBroken         the audit chain does not hold; `seq` is the first bad row
     ├ BadFile             an imported file is wrong; the message names file and item
     ├ BadStudy            a study's name, protocol or what is filed under it cannot be stored
-    ├ StudyFrozen         a study that has begun takes no other protocol
+    ├ StudyFrozen         a study that has begun takes no other protocol and no further pairs
     └ NotInvited          the study names its raters, and this is none of them
 
 NotYours and UnknownAssignment carry the same words, so that nobody can probe for ids.
@@ -109,7 +109,7 @@ class BadStudy(RecordError):
 
 
 class StudyFrozen(RecordError):
-    """A frozen or closed study cannot be given another protocol; file it under another name."""
+    """A frozen or closed study takes no other protocol and no further pairs; use another name."""
 
 
 class NotInvited(RecordError):

@@ -54,7 +54,7 @@ def _study(row: sqlite3.Row) -> Study:
 
     return Study(
         Protocol.from_json(row["protocol"]), row["state"], row["sha256"], moment(row["filed_at"]),
-        when("frozen_at"), when("closed_at"), row["close_reason"],
+        when("frozen_at"), when("closed_at"), row["close_reason"], row["pairs_sha256"],
     )  # fmt: skip
 
 
@@ -132,14 +132,22 @@ def _must_find(db: sqlite_utils.Database, name: str) -> Study:
 
 
 def freeze(db: sqlite_utils.Database, at: datetime, name: str, actor: int | str) -> Study:
-    """From now on the protocol stays as it is; done by the first pair given out, if not before. Raises BadStudy."""
+    """From now on protocol and pairs stay as they are; done by the first pair given out, if not before.
+
+    Raises BadStudy, also for a study of prepared pairs that has none: it could never get any.
+    """
     study = _must_find(db, name)
     if study.state != "draft":
         return study
+    pairs = audit.pairs_sha256(db.conn, name, {})
+    if study.protocol.kind != "live" and not pairs:
+        raise BadStudy(f"study {name!r} has no pairs yet; file them first, they are frozen with it")
     db.conn.execute(
-        "UPDATE studies SET state = 'frozen', frozen_at = ? WHERE name = ?", (iso(at), name)
+        "UPDATE studies SET state = 'frozen', frozen_at = ?, pairs_sha256 = ? WHERE name = ?",
+        (iso(at), pairs, name),
     )
-    _log(db, at, actor, "study.freeze", name, study, {"sha256": study.sha256})
+    after = {"sha256": study.sha256, **({"pairs_sha256": pairs} if pairs else {})}
+    _log(db, at, actor, "study.freeze", name, study, after)
     return _must_find(db, name)
 
 
@@ -153,12 +161,14 @@ def close(
         raise BadStudy(f"the reason has {len(reason)} characters, at most {REASON_LIMIT} fit")
     if study.state == "closed":
         return study
+    pairs = audit.pairs_sha256(db.conn, name, {}) if study.state == "draft" else ""
     db.conn.execute(
         "UPDATE studies SET state = 'closed', closed_at = ?, close_reason = ?, "
-        "frozen_at = coalesce(frozen_at, ?) WHERE name = ?",
-        (iso(at), reason, iso(at), name),
+        "frozen_at = coalesce(frozen_at, ?), pairs_sha256 = pairs_sha256 || ? WHERE name = ?",
+        (iso(at), reason, iso(at), pairs, name),
     )
     after = {"sha256": study.sha256, "reason_sha256": audit.digest(reason)}
+    after |= {"pairs_sha256": pairs} if pairs else {}
     _log(db, at, actor, "study.close", name, study, after)
     return _must_find(db, name)
 
@@ -260,11 +270,19 @@ def begin_live(
     freeze(db, at, name, "system")
 
 
-def check_open(db: sqlite_utils.Database, name: str) -> None:
-    """Raises BadStudy when the study is closed."""
+def check_takes_more(db: sqlite_utils.Database, name: str) -> None:
+    """Whether pairs or cases may still be filed: in a draft, or a live study that is not closed.
+
+    What a study compares is frozen with its protocol. Raises StudyFrozen.
+    """
     study = find(db, name)
-    if study is not None and study.state == "closed":
-        raise BadStudy(f"study {name!r} is closed; file new pairs under another name")
+    if study is None or study.state == "draft":
+        return
+    if study.state == "closed" or study.protocol.kind != "live":
+        raise StudyFrozen(
+            f"study {name!r} is {study.state}: its pairs are registered and take no addition; "
+            "nothing was filed. File these under another study's name"
+        )
 
 
 def protocol_of(db: sqlite_utils.Database, comparison_id: str) -> Protocol | None:

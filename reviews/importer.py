@@ -82,7 +82,7 @@ def import_files(
 ) -> Report:
     """Read the files and file what they hold in a study, all or nothing.
 
-    Raises BadFile naming file and place, BadStudy, Store*.
+    Raises BadFile naming file and place, BadStudy, StudyFrozen for a study that takes no more, Store*.
     """
     found = read_files([Path(file) for file in files], names=names, language=language)
     if found.cases:

@@ -218,7 +218,14 @@ def m005_outcomes(db: sqlite_utils.Database) -> None:
     db.conn.execute(_COUNT)
 
 
-STEPS = [m001_record, m002_flags, m003_programme, m004_two_patients, m005_outcomes]
+def m006_frozen_pairs(db: sqlite_utils.Database) -> None:
+    """The hash of a study's pairs as they were when it was frozen; unknown for those frozen before."""
+    db.conn.execute("ALTER TABLE studies ADD COLUMN pairs_sha256 TEXT NOT NULL DEFAULT ''")
+
+
+STEPS = [
+    m001_record, m002_flags, m003_programme, m004_two_patients, m005_outcomes, m006_frozen_pairs,
+]  # fmt: skip
 
 
 def migrate(database: Database, *, check: bool = True) -> None:

@@ -139,7 +139,11 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A filed protocol and how far the study is. frozen_at: set before the first pair is given out."""
+    """A filed protocol and how far the study is. frozen_at: set before the first pair is given out.
+
+    pairs_sha256: of the pairs that were frozen with the protocol (audit.pairs_sha256); empty for a
+    draft, a live study, or one frozen by a version that did not register its pairs.
+    """
 
     protocol: Protocol
     state: State
@@ -148,6 +152,7 @@ class Study:
     frozen_at: datetime | None = None
     closed_at: datetime | None = None
     close_reason: str = ""
+    pairs_sha256: str = ""
 
     @property
     def name(self) -> str:

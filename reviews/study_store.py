@@ -40,7 +40,7 @@ class StudyStore:
             return filing.file(db, self.database.clock(), protocol, actor)
 
     def freeze_study(self, name: str, actor: int | str) -> Study:
-        """Register the protocol; the first pair given out does so too. Raises BadStudy."""
+        """Register protocol and pairs; the first pair given out does so too. Raises BadStudy."""
         with self.database.write() as db:
             filing.check_pairs(db, name, gold=True)
             return filing.freeze(db, self.database.clock(), name, actor)
@@ -141,20 +141,23 @@ class StudyStore:
     def add_prepared(
         self, study: str, pairs: Iterable[PreparedPair], actor: int | str
     ) -> ImportReport:
-        """File prepared pairs, all or none; those already there stay. Raises BadStudy."""
+        """File prepared pairs, all or none; those already there stay. Raises BadStudy, StudyFrozen."""
         ready = list(pairs)
         with self.database.write() as db:
             report = studies.add_pairs(db, self.database.clock(), study, ready, actor)
             if report.added:
+                filing.check_takes_more(db, study)
                 filing.check_pairs(db, study)
-                filing.check_open(db, study)
             return report
 
     def add_cases(self, study: str, cases: Iterable[Case], actor: int | str) -> ImportReport:
-        """File questions, all or none; those already there stay. Raises BadStudy."""
+        """File questions, all or none; those already there stay. Raises BadStudy, StudyFrozen."""
         ready = list(cases)
         with self.database.write() as db:
-            return studies.add_cases(db, self.database.clock(), study, ready, actor)
+            report = studies.add_cases(db, self.database.clock(), study, ready, actor)
+            if report.added:
+                filing.check_takes_more(db, study)
+            return report
 
     def cases(self, study: str) -> list[Case]:
         """The questions of a study in their file's order."""

@@ -71,6 +71,8 @@ class Desk:
         if study.close_reason:
             facts.append((self.say("reason"), study.close_reason))
         facts.append((self.say("hash"), study.sha256))
+        if study.pairs_sha256:
+            facts.append((self.say("pairs_hash"), study.pairs_sha256))
         return conversation.block(
             _pairs(facts)
             + self._raters(study)

@@ -98,6 +98,11 @@ def test_a_study_goes_from_file_to_closed_by_commands(
         assert code == 2 and "'s' has no filed protocol" in said
     code, said = run("file", str(file))
     assert code == 0 and "draft" in said and sha in said
+    assert "has no pairs yet" in run("freeze", "s")[1]
+    store = Store.open(record)
+    turn = (PreparedTurn("头痛", "甲", "乙"),)
+    store.add_prepared("s", [PreparedPair("c", "nano-doctor", "nano-hybrid", turn)], "console")
+    store.close()
     assert "frozen" in run("freeze", "s")[1]
     file.write_text(HEAD + "overlap = 3", encoding="utf-8")
     code, said = run("file", str(file))

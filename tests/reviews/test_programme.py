@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from reviews.adjudication import mirrored
 from reviews.erasure import Subject, erase
 from reviews.errors import (
     AssignmentClosed,
+    AuditBroken,
     BadStudy,
     BadVote,
     NotInvited,
@@ -23,7 +26,7 @@ from reviews.errors import (
 )
 from reviews.people import People
 from reviews.protocol import CRITERIA, Closing, Criterion, Protocol
-from reviews.records import Better, PreparedPair, Span
+from reviews.records import Better, Case, PreparedPair, Span
 from reviews.store import Store
 
 MakePair = Callable[..., PreparedPair]
@@ -106,6 +109,82 @@ def test_a_study_begun_without_a_protocol_gets_none_afterwards(filled: Store, wa
         filled.file_study(protocol(name="live"), "system")
     with pytest.raises(BadStudy, match="no filed protocol"):
         filled.freeze_study("nothing", "system")
+
+
+# the pairs are frozen with the protocol
+
+
+def _logged(store: Store, action: str) -> dict[str, str]:
+    query = "SELECT after FROM audit WHERE action = ? ORDER BY seq DESC LIMIT 1"
+    found: dict[str, str] = json.loads(store.database.connection().conn.execute(query, (action,)).fetchone()[0])  # fmt: skip
+    return found
+
+
+def _hashed_by_hand(pairs: list[PreparedPair]) -> str:
+    def one(text: str) -> str:
+        return sha256(text.encode()).hexdigest() if text else ""
+
+    rows = [
+        [p.external_id, p.contestant_a, p.contestant_b, p.department, p.intent, p.language, p.source, "{}", "{}",
+         [[one(t.question), one(t.question_b), one(t.answer_a), one(t.answer_b)] for t in p.turns]]
+        for p in sorted(pairs, key=lambda p: p.external_id)
+    ]  # fmt: skip
+    return one(json.dumps(rows, ensure_ascii=False, separators=(",", ":")))
+
+
+@pytest.mark.parametrize("how", ["by hand", "by the first pair", "by closing a draft"])
+def test_a_study_s_pairs_are_registered_with_its_protocol_and_then_no_pair_is_added(
+    filled: Store, wang: int, make_pair: Callable[..., PreparedPair], how: str
+) -> None:
+    filled.file_study(protocol(), "system")
+    if how == "by hand":
+        filled.freeze_study("ten", "system")
+    elif how == "by the first pair":
+        filled.next_prepared(wang, "ten")
+    else:
+        filled.close_study("ten", "system", "given up")
+    study, ten = filled.study("ten"), [make_pair(n) for n in range(10)]
+    assert study is not None and study.pairs_sha256 == _hashed_by_hand(ten)
+    action = "study.close" if how == "by closing a draft" else "study.freeze"
+    assert _logged(filled, action)["pairs_sha256"] == study.pairs_sha256
+    with pytest.raises(StudyFrozen, match=r"study 'ten' is (frozen|closed).*another study's name"):
+        filled.add_prepared("ten", [*ten, make_pair(11)], "x")
+    with pytest.raises(StudyFrozen, match="take no addition"):
+        filled.add_cases("ten", [Case("k", "头痛？")], "x")
+    assert (
+        filled.add_prepared("ten", ten, "x").already_there == 10
+    )  # the same file again is no harm
+    assert [(s.pairs, s.cases) for s in filled.studies()] == [(10, 0)]
+    filled.verify_audit()
+
+
+def test_an_empty_study_cannot_be_frozen_and_a_live_one_takes_cases_until_it_is_closed(
+    filled: Store,
+) -> None:
+    filled.file_study(protocol(name="empty"), "system")
+    with pytest.raises(BadStudy, match="has no pairs yet; file them first"):
+        filled.freeze_study("empty", "system")
+    filled.file_study(protocol(name="played", kind="live"), "system")
+    assert filled.freeze_study("played", "system").pairs_sha256 == ""
+    assert filled.add_cases("played", [Case("k", "头痛？", card="一张卡")], "x").added == 1
+    filled.close_study("played", "system", "done")
+    with pytest.raises(StudyFrozen, match="is closed"):
+        filled.add_cases("played", [Case("l", "发热？")], "x")
+
+
+def test_the_log_finds_frozen_pairs_that_were_changed_and_allows_those_that_were_erased(
+    filled: Store,
+) -> None:
+    filled.file_study(protocol(), "system")
+    filled.freeze_study("ten", "system")
+    conn = filled.database.connection().conn
+    one = conn.execute("SELECT id FROM comparisons WHERE external_id = 'case-3'").fetchone()[0]
+    erase(filled, Subject(comparison=one), "asked for", "system")
+    filled.verify_audit()
+    filled.close_study("ten", "system", "done")
+    conn.execute("UPDATE comparisons SET department = '外科' WHERE external_id = 'case-4'")
+    with pytest.raises(AuditBroken, match="the pairs that it froze were changed"):
+        filled.verify_audit()
 
 
 # the queue

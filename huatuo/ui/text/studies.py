@@ -12,6 +12,7 @@ WORDS: Words = {
     "studies.pairs": {"zh": "题目", "en": "Pairs"},
     "studies.votes_cast": {"zh": "票数", "en": "Votes"},
     "studies.hash": {"zh": "方案校验值 (sha256)", "en": "Protocol sha256"},
+    "studies.pairs_hash": {"zh": "题目校验值 (sha256)", "en": "Pairs sha256"},
     "studies.draft": {"zh": "草案", "en": "draft"},
     "studies.frozen": {"zh": "已冻结", "en": "frozen"},
     "studies.closed": {"zh": "已结束", "en": "closed"},
@@ -30,8 +31,8 @@ WORDS: Words = {
     "studies.confirm": {"zh": "确认", "en": "Confirm"},
     "studies.cancel": {"zh": "取消", "en": "Cancel"},
     "studies.sure_freeze": {
-        "zh": "将冻结“{name}”的方案（{hash}）。冻结后不能再修改，只能另立新名称；时间和校验值写入审计记录，可作为预注册。",
-        "en": "The protocol of “{name}” ({hash}) will be frozen. It cannot be changed afterwards, only filed under another name; time and hash go into the audit record and can serve as pre-registration.",
+        "zh": "将冻结“{name}”的方案（{hash}）和已有的题目。冻结后不能再修改，也不能再添加题目，只能另立新名称；时间和两项校验值写入审计记录，可作为预注册。",
+        "en": "The protocol of “{name}” ({hash}) and its pairs will be frozen. Neither can be changed or added to afterwards, only filed under another name; time and both hashes go into the audit record and can serve as pre-registration.",
     },
     "studies.sure_close": {
         "zh": "将结束“{name}”：不再接受投票，已投的票保留并计入结果，不能重新开放。理由：{reason}",
@@ -103,8 +104,8 @@ WORDS: Words = {
     "studies.done_file": {"zh": "“{name}”已提交为草案。", "en": "“{name}” is filed as a draft."},
     "studies.refused": {"zh": "方案不能提交。", "en": "The protocol cannot be filed."},
     "studies.meaning": {
-        "zh": "方案如下，校验值 {hash}。提交后是草案，可以再改；发出第一题之前会自动冻结，从那时起不能再改，结果报告会引用这个校验值。",
-        "en": "The protocol, with the hash {hash}. Filed, it is a draft and may be changed; it freezes by itself before the first pair is given out, cannot be changed from then on, and the report quotes this hash.",
+        "zh": "方案如下，校验值 {hash}。提交后是草案，可以再改；发出第一题之前会自动冻结，从那时起方案不能再改、题目不能再加，结果报告会引用这个校验值。",
+        "en": "The protocol, with the hash {hash}. Filed, it is a draft and may be changed; it freezes by itself before the first pair is given out, together with the pairs; neither can be changed from then on, and the report quotes this hash.",
     },
     "studies.form_help": {
         "zh": "任何时候都可以先“查看方案”，不会保存。",
