@@ -25,13 +25,14 @@ from huatuo.errors import HuatuoError, NoData
 from reviews import panel
 from reviews.database import DEFAULT_NAME
 from reviews.errors import RecordError
+from reviews.records import winner_of
 from reviews.store import Store
 from training.alternative import ASSUMPTIONS, EPSILON, alternative
 from training.data import BadData
 from training.judge_figures import dumbbells
 from training.judge_rows import read_rows
 from training.report import Page
-from training.rows import Source, csv_rows, text_of
+from training.yardsticks import exported
 
 Unit = tuple[str, str, str]
 """(case, the models' names in order): what was compared."""
@@ -76,33 +77,19 @@ def from_record(folder: Path, study: str | None = None) -> list[Opinion]:
 
 def from_export(folder: Path, study: str | None = None) -> list[Opinion]:
     """The votes of an export's votes.csv. Raises BadData naming file and line."""
-    columns = (
-        "study",
-        "rater",
-        "case",
-        "contestant_a",
-        "contestant_b",
-        "left_is",
-        "winner",
-        "ratings",
-    )
     found = []
-    for place, row in csv_rows(Source(folder / "votes.csv"), columns):
-        if (study and row["study"] != study) or row.get("purpose", "vote") != "vote":
-            continue
-        if row["winner"] not in _VALUES or row["left_is"] not in _TURNED:
-            raise BadData(f"{place}: winner or left_is is not what an export writes")
+    for place, row in exported(folder / "votes.csv", study or ""):
         try:
-            ratings = json.loads(row["ratings"] or "{}")
-            said = {"": row["winner"]} | _criteria(ratings, row["left_is"])
-        except (ValueError, TypeError, AttributeError):
-            raise BadData(f"{place}: ratings is not an object of whole numbers") from None
-        case, one, two, rater = (
-            _cell(text_of(row, key, place))
-            for key in ("case", "contestant_a", "contestant_b", "rater")
-        )
-        department = _cell(str(row.get("department") or ""))
-        found.append(_opinion(case, (one, two), rater, said, department, None))
+            criteria = _criteria(row.get("ratings", {}), row["left_is"])
+            flags = frozenset(span["side"] for span in row["spans"]) if "spans" in row else None
+        except (TypeError, KeyError, AttributeError):
+            raise BadData(f"{place}: ratings or spans are not what an export writes") from None
+        if not (flags or frozenset()) <= {"a", "b"}:
+            raise BadData(f"{place}: a span's side is neither a nor b")
+        said = {"": winner_of(row["choice"], row["left_is"])} | criteria
+        names = (row["contestant_a"], row["contestant_b"])
+        department = str(row.get("department") or "")
+        found.append(_opinion(row["case"], names, row["rater"], said, department, flags))
     return found
 
 
@@ -253,11 +240,6 @@ def _criteria(ratings: Mapping[str, int], left_is: str) -> dict[str, str]:
 
 def _department(vote: Opinion, ruled: Mapping[Unit, Opinion]) -> str:
     return vote.department or ruled[vote.unit].department
-
-
-def _cell(text: str) -> str:
-    """A cell of an export without the apostrophe that keeps spreadsheets from taking it for a formula."""
-    return text[1:] if text.startswith("'") else text
 
 
 def section(page: Page, found: Mapping[str, Any]) -> None:

@@ -7,8 +7,9 @@ Between judge, physicians and a metric it is also counted question by question.
 
 import contextlib
 import itertools
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from training.rows import Source, csv_rows
 from training.significance import intervals
 
 Pair = tuple[str, str]
+EXPORTED = ("study", "case", "rater", "contestant_a", "contestant_b", "choice", "left_is")
+"""Columns of votes.csv that must be there."""
 FEW_MODELS = 6
 """With fewer models a rank correlation can hardly be told from chance: of 5, p < 0.05 needs a perfect one."""
 
@@ -67,9 +70,8 @@ def read_votes(path: Path, study: str, models: Iterable[str]) -> Votes:
     Raises NoData for none, BadData for a damaged export, ConfigError for neither, and what opening a record raises.
     """
     if (path / "votes.csv").is_file():
-        source = Source(path / "votes.csv")
-        found = list(_exported(source, study))
-        sha256 = source.sha256()
+        found = [_vote(row) for _, row in exported(path / "votes.csv", study)]
+        sha256 = Source(path / "votes.csv").sha256()
     elif (path / DEFAULT_NAME).is_file():
         try:
             with contextlib.closing(Store.open(path / DEFAULT_NAME)) as store:
@@ -98,16 +100,45 @@ def _count(row: VoteRow) -> VoteCount:
     )  # fmt: skip
 
 
-def _exported(source: Source, study: str) -> Iterable[tuple[str, VoteCount]]:
-    columns = ("study", "case", "rater", "contestant_a", "contestant_b", "choice", "left_is")
-    for place, row in csv_rows(source, columns):
-        if row["choice"] not in ("left", "right", "tie", "both_bad") or row["left_is"] not in "ab":
-            raise BadData(f"{place}: choice or left_is is none that a vote can have")
-        if study and row["study"] != study:
+def exported(path: Path, study: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, row) of the votes in an export's votes.csv, ratings and spans read; a senior's verdicts are left out.
+
+    study: only of this one. Raises BadData with file and line for a cell that no export writes.
+    """
+    for place, row in csv_rows(Source(path), EXPORTED):
+        if (study and row["study"] != study) or row.get("purpose", "vote") != "vote":
             continue
-        case = case_of(row["study"], row["case"], row["case"])
-        yield row["case"], VoteCount(row["study"], row["contestant_a"], row["contestant_b"], case,
-                                     row["choice"], row["left_is"], int(row["rater"]), 1)  # type: ignore[arg-type]  # fmt: skip
+        if row["choice"] not in ("left", "right", "tie", "both_bad") or row["left_is"] not in ("a", "b"):  # fmt: skip
+            raise BadData(f"{place}: choice or left_is is none that a vote can have")
+        if not row["rater"].isdecimal():
+            raise BadData(f"{place}: rater {row['rater'][:20]!r} is no number")
+        for key in ("case", "contestant_a", "contestant_b", "department"):
+            if (
+                key in row
+            ):  # without the apostrophe that keeps spreadsheets from taking it for a formula
+                row[key] = row[key].removeprefix("'")
+            if key != "department" and not row[key].strip():
+                raise BadData(f"{place}: {key} is empty")
+        for key, kind in (("ratings", dict), ("spans", list)):
+            if key in row:
+                row[key] = _json(row[key], kind, f"{place}: {key}")
+        yield place, row
+
+
+def _json(text: str, kind: type, place: str) -> Any:
+    try:
+        found = json.loads(text) if text else kind()
+    except ValueError:
+        found = None
+    if not isinstance(found, kind):
+        raise BadData(f"{place} is not what an export writes")
+    return found
+
+
+def _vote(row: Mapping[str, Any]) -> tuple[str, VoteCount]:
+    case = case_of(row["study"], row["case"], row["case"])
+    return row["case"], VoteCount(row["study"], row["contestant_a"], row["contestant_b"], case,
+                                  row["choice"], row["left_is"], int(row["rater"]), 1)  # fmt: skip
 
 
 def of_votes(votes: Votes) -> tuple[dict[str, Any], Yardstick]:

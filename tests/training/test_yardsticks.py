@@ -89,3 +89,21 @@ def test_votes_are_read_from_a_record_and_from_its_export_alike(tmp_path: Path) 
     file.write_text(file.read_text("utf-8-sig").replace('"both_bad"', '"perhaps"', 1), "utf-8")
     with pytest.raises(BadData, match=r"votes\.csv:\d: choice"):
         read_votes(tmp_path / "out", "s", ("good", "poor"))
+
+
+def test_of_an_export_only_votes_count_and_spreadsheet_marks_are_taken_off(tmp_path: Path) -> None:
+    head = "study,purpose,case,rater,contestant_a,contestant_b,choice,left_is\n"
+    rows = ["s,vote,'=1,1,'=good,poor,left,a", "s,adjudication,'=1,2,'=good,poor,right,a"]
+    file = tmp_path / "votes.csv"
+    file.write_text(head + "\n".join(rows) + "\n", "utf-8")
+    found = read_votes(tmp_path, "", ("=good", "poor"))
+    assert (found.cases, found.raters, found.left_out) == (["=1"], 1, 0)
+    assert of_votes(found)[0]["pairs"][0]["win"] == 1
+    for old, new, told in (
+        ("1,1", "1,x", "rater"),
+        (",a\n", ",\n", "left_is"),
+        ("'=1", "'", "case"),
+    ):
+        file.write_text((head + rows[0] + "\n").replace(old, new), "utf-8")
+        with pytest.raises(BadData, match=rf"votes\.csv:2: .*{told}"):
+            read_votes(tmp_path, "", ("=good", "poor"))
