@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from reviews.ballots import read_better, read_spans
 from reviews.errors import AssignmentClosed, NotYours, UnknownAssignment
-from reviews.records import Assignment, Comparison, Side, Turn, Vote, moment
+from reviews.records import Assignment, Comparison, Report, Side, Turn, Vote, iso, moment
 from reviews.votes import NO_SUCH, check_id
 
 if TYPE_CHECKING:
@@ -103,3 +104,22 @@ def _turns(db: sqlite_utils.Database, comparison_id: str) -> tuple[Turn, ...]:
             (comparison_id,),
         )
     )
+
+
+def add_report(db: sqlite_utils.Database, at: datetime, assignment_id: str, reason: str) -> None:
+    """Keep why a pair was reported; in the transaction that logs it."""
+    db.conn.execute(
+        "INSERT INTO reports (assignment_id, reason, at) VALUES (?,?,?)",
+        (assignment_id, reason, iso(at)),
+    )
+
+
+def reports(db: sqlite_utils.Database, study: str) -> list[Report]:
+    """What raters reported in a study, in order."""
+    query = (
+        "SELECT coalesce(nullif(c.external_id, ''), c.id), c.contestant_a, c.contestant_b, "
+        "r.reason, r.at FROM reports r JOIN assignments s ON s.id = r.assignment_id "
+        "JOIN comparisons c ON c.id = s.comparison_id WHERE c.study = ? ORDER BY r.seq"
+    )
+    found = map(tuple, db.conn.execute(query, (study,)))
+    return [Report(case, a, b, why, moment(at)) for case, a, b, why, at in found]

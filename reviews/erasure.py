@@ -5,7 +5,7 @@
     python -m reviews.erasure --chat ID --reason "..."
 
 A comparison: its questions and answers (all attempts), and of every vote on it the reason, the notes on
-marked places and the better answer, and drafts. A rater: the same of their own votes, the comparisons
+marked places and the better answer, reports and drafts. A rater: the same of their own votes, the comparisons
 they typed themselves, their conversations, their name; the account is closed and can no longer sign
 in. A chat: all of it. Choices, ratings and sides stay, so the statistics do not change.
 
@@ -184,7 +184,7 @@ def _texts(
 
 
 def _votes(work: _Work, which: str, value: str | int) -> None:
-    """Erase what raters wrote with their votes, and drafts; `which` is a condition on assignments."""
+    """Erase what raters wrote with their votes, reports and drafts; `which` is a condition on assignments."""
     rows = work.conn.execute(
         "SELECT v.assignment_id, v.revision, v.reason, v.spans, v.better FROM votes v "
         f"JOIN assignments s ON s.id = v.assignment_id WHERE s.{which}",
@@ -203,6 +203,13 @@ def _votes(work: _Work, which: str, value: str | int) -> None:
                     f"UPDATE votes SET {column} = ? WHERE assignment_id = ? AND revision = ?",
                     (new, *key),
                 )
+    for row in work.conn.execute(
+        "SELECT r.seq, r.reason FROM reports r JOIN assignments s ON s.id = r.assignment_id "
+        f"WHERE s.{which}",
+        (value,),
+    ).fetchall():
+        if work.note(f"reports/{row['seq']}/reason", row["reason"]):
+            work.conn.execute("UPDATE reports SET reason = ? WHERE seq = ?", (ERASED, row["seq"]))
     drafts = work.conn.execute(
         "SELECT d.assignment_id, d.data FROM drafts d JOIN assignments s ON s.id = d.assignment_id "
         f"WHERE s.{which}",

@@ -223,8 +223,18 @@ def m006_frozen_pairs(db: sqlite_utils.Database) -> None:
     db.conn.execute("ALTER TABLE studies ADD COLUMN pairs_sha256 TEXT NOT NULL DEFAULT ''")
 
 
+def m007_reports(db: sqlite_utils.Database) -> None:
+    """Why a pair was reported, where an erasure reaches it; the log of older versions holds the words."""
+    db.conn.execute(
+        "CREATE TABLE reports (seq INTEGER PRIMARY KEY, "
+        "assignment_id TEXT NOT NULL REFERENCES assignments(id), reason TEXT NOT NULL, "
+        "at TEXT NOT NULL) STRICT"
+    )
+
+
 STEPS = [
     m001_record, m002_flags, m003_programme, m004_two_patients, m005_outcomes, m006_frozen_pairs,
+    m007_reports,
 ]  # fmt: skip
 
 

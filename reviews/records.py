@@ -164,6 +164,17 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """A pair that a rater reported. case: its id in the study's file, else the comparison's."""
+
+    case: str
+    contestant_a: str
+    contestant_b: str
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """One comparison given to one rater. `left_is`: the contestant on the left side.
 

@@ -33,6 +33,7 @@ from reviews.records import (
     Comparison,
     Counted,
     Letter,
+    Report,
     Span,
     VoteRow,
     clean_text,
@@ -294,18 +295,24 @@ class Store(StudyStore):
 
     def skip(self, assignment_id: str, rater_id: int) -> None:
         """Lay a pair aside; a second call changes nothing. Raises AlreadyVoted, AssignmentClosed."""
-        self._close_assignment(assignment_id, rater_id, "skipped", {})
+        self._close_assignment(assignment_id, rater_id, "skipped")
 
     def report(self, assignment_id: str, rater_id: int, reason: str) -> None:
         """Report a pair; it takes no vote any more. On a voted pair the vote stands.
 
+        The log keeps the reason's hash and length; its words stand where an erasure reaches them.
         Raises BadVote when the reason is longer than 2,000 characters.
         """
-        ballot = make_ballot("tie", reason, None, None)
-        self._close_assignment(assignment_id, rater_id, "reported", {"reason": ballot.reason})
+        reason = make_ballot("tie", reason, None, None).reason
+        self._close_assignment(assignment_id, rater_id, "reported", reason)
+
+    def reports(self, study: str) -> list[Report]:
+        """What raters reported in a study, in order."""
+        with self.database.read() as db:
+            return comparisons.reports(db, study)
 
     def _close_assignment(
-        self, assignment_id: str, rater_id: int, state: str, more: Mapping[str, str]
+        self, assignment_id: str, rater_id: int, state: str, reason: str = ""
     ) -> None:
         at = self.database.clock()
         with self._logging_intruders(assignment_id, rater_id), self.database.write() as db:
@@ -318,9 +325,13 @@ class Store(StudyStore):
                 raise AssignmentClosed("this pair was reported")
             if mine.state != "voted":
                 db.conn.execute("UPDATE assignments SET state = ? WHERE id = ?", (state, mine.id))
+            after: dict[str, Any] = {"asked": state}
+            if state == "reported":
+                after |= {"reason_sha256": audit.digest(reason), "reason_length": len(reason)}
+                comparisons.add_report(db, at, mine.id, reason)
             audit.append(
                 db.conn, at, rater_id, "skip" if state == "skipped" else "report",
-                f"assignment:{mine.id}", {"state": mine.state}, {"asked": state, **more},
+                f"assignment:{mine.id}", {"state": mine.state}, after,
             )  # fmt: skip
 
     # reading back

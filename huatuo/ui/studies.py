@@ -77,6 +77,7 @@ class Desk:
             _pairs(facts)
             + self._raters(study)
             + self._compared(study, votes)
+            + self._reported(study)
             + self.protocol(study.protocol),
             "state study",
         )
@@ -127,6 +128,16 @@ class Desk:
             f"<details><summary>{self.say('each_pair')}</summary>{inner}</details>" if each else ""
         )
         return f"<h3>{self.say('by_pair')}</h3>{table}{more}" if pairs else ""
+
+    def _reported(self, study: Study) -> str:
+        """What raters reported, and why."""
+        rows = [
+            (one.case, f"{one.contestant_a} · {one.contestant_b}", one.reason, f"{one.at:%Y-%m-%d}")
+            for one in self.store.reports(study.name)
+        ]
+        keys = ("pair", "contestants", "report_reason", "reported_at")
+        table = frame.table([self.say(key) for key in keys], rows)
+        return f"<h3>{self.say('reported')}</h3>{table}" if rows else ""
 
 
 def build(

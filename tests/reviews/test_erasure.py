@@ -20,7 +20,7 @@ from reviews.store import Store
 Live = Callable[..., Assignment]
 WORDS = {
     name: f"鸟语花香之{name}Zq9x"
-    for name in ("reason", "note", "better", "draft", "chat", "old", "typed")
+    for name in ("reason", "note", "better", "draft", "chat", "old", "typed", "report")
 }
 
 
@@ -35,6 +35,7 @@ def voted(filled: Store, wang: int, li: int) -> tuple[Store, str]:
         first.id, wang, "left", reason=WORDS["reason"], spans=[span],
         better=Better(WORDS["better"], "left", True), revise=True,
     )  # fmt: skip
+    filled.report(first.id, wang, WORDS["report"])
     second = filled.next_prepared(wang, "ten")
     assert second is not None
     filled.save_draft(second.id, wang, {"reason": WORDS["draft"]})
@@ -65,11 +66,15 @@ def test_a_comparisons_words_are_gone_from_the_bytes_and_its_votes_count(
         store.counted_votes("ten"),
         store.votes(),
     )
-    assert all(WORDS[w].encode() in on_disk(path) for w in ("old", "reason", "note", "better"))
+    assert all(
+        WORDS[w].encode() in on_disk(path) for w in ("old", "reason", "note", "better", "report")
+    )
     report = erase(store, Subject(comparison=comparison), "the patient asked", "user:9")
     left = on_disk(path)
-    for words in (question, WORDS["old"], WORDS["reason"], WORDS["note"], WORDS["better"]):
+    gone = (WORDS[w] for w in ("old", "reason", "note", "better", "report"))
+    for words in (question, *gone):
         assert words.encode() not in left
+    assert [one.reason for one in store.reports("ten")] == [ERASED]
     assert WORDS["draft"].encode() in left  # of another comparison
     assert store.counted_votes("ten") == before
     assert [(v.choice, v.winner, v.ratings) for v in store.votes()] == [
@@ -84,7 +89,7 @@ def test_a_comparisons_words_are_gone_from_the_bytes_and_its_votes_count(
         store.database.connection().conn.execute("SELECT subject, reason FROM erasures").fetchall()
     )
     assert (f"comparison:{comparison}", "the patient asked") in [tuple(row) for row in rows]
-    assert report.texts == len(rows) - 1 == 3 + 2 + 1 + 1 + 1
+    assert report.texts == len(rows) - 1 == 3 + 2 + 1 + 1 + 1 + 1
 
 
 def test_a_second_erasure_finds_nothing_and_the_log_still_holds(voted: tuple[Store, str]) -> None:

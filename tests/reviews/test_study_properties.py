@@ -180,7 +180,7 @@ def test_a_file_of_an_older_version_has_its_votes_counted_when_it_is_opened(
     conn = filled.database.connection().conn
     before = [tuple(row) for row in conn.execute(query) if row["votes"]]
     for undo in ("DROP TRIGGER votes_counted", "DROP TABLE outcomes", "DROP INDEX assignments_of_comparison",
-                 "ALTER TABLE studies DROP COLUMN pairs_sha256", "PRAGMA user_version = 4",
+                 "ALTER TABLE studies DROP COLUMN pairs_sha256", "DROP TABLE reports", "PRAGMA user_version = 4",
                  "DELETE FROM _sqlite_migrations WHERE name >= 'm005'"):  # fmt: skip
         conn.execute(undo)
     filled.close()

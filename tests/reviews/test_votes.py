@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -271,8 +272,13 @@ def test_a_report_after_the_vote_is_logged_and_the_vote_stands(
     store.cast_vote(given.id, wang, "left")
     store.report(given.id, wang, "危险")
     assert len(store.votes()) == 1
+    said = sha256("危险".encode()).hexdigest()
     with store.database.read() as db:
-        assert db["audit"].count_where("action = 'report' AND after LIKE '%危险%'") == 1
+        assert db["audit"].count_where("action = 'report'") == 1
+        assert db["audit"].count_where(f"after LIKE '%{said}%' AND after LIKE '%_length\":2%'") == 1
+        assert db["audit"].count_where("after LIKE '%危险%'") == 0  # erasure cannot reach the log
+    (told,) = store.reports("live")
+    assert (told.reason, told.contestant_a, told.case) == ("危险", "m1", given.comparison_id)
 
 
 def test_a_skipped_live_pair_is_closed_and_a_voted_one_cannot_be_skipped(
