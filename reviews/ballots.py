@@ -49,7 +49,7 @@ def make_ballot(
 ) -> Ballot:
     """Check a vote's form. Raises BadVote; a senseless time becomes None, it costs no vote."""
     if not isinstance(choice, str) or choice not in CHOICES:
-        raise BadVote(f"the choice must be one of {', '.join(CHOICES)}")
+        raise BadVote("the choice must be one of {all}", all=", ".join(CHOICES))
     reason = _text(reason, "the reason", REASON_LIMIT)
     for key, value in (ratings or {}).items():
         whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10
@@ -70,21 +70,23 @@ def make_ballot(
 
 def _text(text: object, what: str, most: int) -> str:
     if not isinstance(text, str):
-        raise BadVote(f"{what} must be text")
+        raise BadVote("{what} must be text", what=what)
     text = clean_text(text).strip()
     if len(text) > most:
-        raise BadVote(f"{what} has {len(text)} characters, at most {most} fit")
+        raise BadVote(what + " has {n} characters, at most {most} fit", n=len(text), most=most)
     return text
 
 
 def _spans_text(spans: Sequence[Span]) -> str:
     """The marks in order, each once. Raises BadVote."""
     if len(spans) > MOST_SPANS:
-        raise BadVote(f"at most {MOST_SPANS} places can be marked")
+        raise BadVote("at most {most} places can be marked", most=MOST_SPANS)
     tidy = set()
     for span in spans:
         if span.side not in ("left", "right") or span.kind not in SAFETY_KINDS:
-            raise BadVote(f"a mark stands left or right and is one of {', '.join(SAFETY_KINDS)}")
+            raise BadVote(
+                "a mark stands left or right and is one of {all}", all=", ".join(SAFETY_KINDS)
+            )
         numbers = (span.turn, span.start, span.end)
         if not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
             raise BadVote("a mark's turn, start and end are whole numbers")
@@ -124,10 +126,15 @@ def check_spans(ballot: Ballot, comparison: Comparison, left_is: Letter) -> None
     for span in read_spans(ballot.spans):
         letter = left_is if span.side == "left" else ("b" if left_is == "a" else "a")
         if span.turn > len(comparison.turns):
-            raise BadVote(f"turn {span.turn}: there are {len(comparison.turns)} turns")
+            raise BadVote(
+                "turn {turn}: there are {most} turns", turn=span.turn, most=len(comparison.turns)
+            )
         answer = getattr(comparison.turns[span.turn - 1], letter)
         if answer is None or span.end > len(answer.text):
-            raise BadVote(f"turn {span.turn}, {span.side}: the mark ends behind the answer's end")
+            raise BadVote(
+                "turn {turn}, {side}: the mark ends behind the answer's end",
+                turn=span.turn, side=span.side,
+            )  # fmt: skip
 
 
 def check_protocol(ballot: Ballot, protocol: Protocol) -> None:
@@ -136,12 +143,12 @@ def check_protocol(ballot: Ballot, protocol: Protocol) -> None:
     known = {key: c for c in protocol.criteria for key in c.rating_keys}
     for key, value in ratings.items():
         if key not in known:
-            raise BadVote(f"the study has no rating {key!r}")
+            raise BadVote("the study has no rating {name!r}", name=key)
         if not 1 <= value <= 5:
-            raise BadVote(f"{key}: a rating goes from 1 to 5")
+            raise BadVote("{name}: a rating goes from 1 to 5", name=key)
     for key, criterion in known.items():
         if criterion.required and key not in ratings:
-            raise BadVote(f"{key}: this rating is required in the study")
+            raise BadVote("{name}: this rating is required in the study", name=key)
     if ballot.spans and not protocol.safety_flags:
         raise BadVote("the study takes no danger marks")
     if ballot.better and not protocol.better_answers:

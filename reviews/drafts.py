@@ -41,7 +41,7 @@ def save(
     except (TypeError, ValueError):
         raise BadVote("a draft must be plain data") from None
     if len(text.encode()) > LIMIT:
-        raise BadVote(f"a draft has at most {LIMIT} bytes")
+        raise BadVote("a draft has at most {most} bytes", most=LIMIT)
     db.conn.execute("INSERT OR REPLACE INTO drafts VALUES (?,?,?)", (mine.id, text, iso(at)))
 
 

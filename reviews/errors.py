@@ -28,7 +28,18 @@ from __future__ import annotations
 
 
 class RecordError(Exception):
-    """Base of all errors of the record. The text says what, where and what to do."""
+    """Base of all errors of the record. The text says what, where and what to do.
+
+    why: the sentence, with {blanks} that `values` fill, so that a page can say it in its own language.
+    where: what it is about, such as a study and its key; stands before the sentence.
+    """
+
+    def __init__(self, why: str = "", *, where: str = "", **values: object) -> None:
+        words = why.format(**values) if values else why
+        super().__init__(f"{where}: {words}" if where else words)
+        self.why = why
+        self.where = where
+        self.values = values
 
 
 class NotYours(RecordError):
@@ -98,8 +109,8 @@ class AuditBroken(RecordError):
 class BadFile(RecordError):
     """A file to import is wrong. `file` and `place` say where."""
 
-    def __init__(self, file: str, place: str, why: str) -> None:
-        super().__init__(f"{file}: {place}: {why}" if place else f"{file}: {why}")
+    def __init__(self, file: str, place: str, why: str, **values: object) -> None:
+        super().__init__(why, where=f"{file}: {place}" if place else file, **values)
         self.file = file
         self.place = place
 

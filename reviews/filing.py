@@ -65,18 +65,20 @@ def file(db: sqlite_utils.Database, at: datetime, protocol: Protocol, actor: int
     name or when votes stand in a study that never had a protocol.
     """
     if protocol.name == LIVE_STUDY:
-        raise BadStudy(f"the name {LIVE_STUDY!r} is kept for comparisons outside of any study")
+        raise BadStudy("the study {name!r} is kept for live comparisons", name=LIVE_STUDY)
     before = find(db, protocol.name)
     if before is not None and before.sha256 == protocol.sha256:
         return before
     if before is not None and before.state != "draft":
         raise StudyFrozen(
-            f"study {protocol.name!r} is {before.state} with protocol {before.sha256[:16]}; "
-            "file a changed protocol under another name"
-        )
+            "study {name!r} is {state} with protocol {hash}; "
+            "file a changed protocol under another name",
+            name=protocol.name, state=before.state, hash=before.sha256[:16],
+        )  # fmt: skip
     if before is None and _has_assignments(db, protocol.name):
         raise BadStudy(
-            f"study {protocol.name!r} was begun without a protocol; file it under another name"
+            "study {name!r} was begun without a protocol; file it under another name",
+            name=protocol.name,
         )
     values = (protocol.canonical(), protocol.sha256, iso(at), protocol.name)
     if before is None:
@@ -104,16 +106,21 @@ def check_pairs(db: sqlite_utils.Database, name: str, *, gold: bool = False) -> 
     where, protocol = f"study {name!r}", study.protocol
     filed = db.conn.execute(_FILED, (name,)).fetchall()
     if filed and protocol.kind == "live":
-        raise BadStudy(f"{where}: kind: a live study takes no prepared pairs")
+        raise BadStudy("a live study takes no prepared pairs", where=f"{where}: kind")
     there = {contestant for pair in filed for contestant in pair}
     if protocol.contestants and (strange := sorted(there - set(protocol.contestants))):
-        raise BadStudy(f"{where}: contestants: the pairs compare {', '.join(strange)} too")
+        raise BadStudy(
+            "the pairs compare {names} too", where=f"{where}: contestants", names=", ".join(strange)
+        )
     for case, better in protocol.gold.items() if filed and gold else ():
         found = db.conn.execute(_GOLD, {"study": name, "case": case, "better": better}).fetchone()
         if not found[0]:
-            raise BadStudy(f"{where}: gold: no filed pair has the id {case!r}")
+            raise BadStudy("no filed pair has the id {case!r}", where=f"{where}: gold", case=case)
         if not found[1]:
-            raise BadStudy(f"{where}: gold: {case}: the pair does not compare {better!r}")
+            raise BadStudy(
+                "{case}: the pair does not compare {name!r}",
+                where=f"{where}: gold", case=case, name=better,
+            )  # fmt: skip
 
 
 def _has_assignments(db: sqlite_utils.Database, study: str) -> bool:
@@ -127,7 +134,7 @@ def _has_assignments(db: sqlite_utils.Database, study: str) -> bool:
 def _must_find(db: sqlite_utils.Database, name: str) -> Study:
     found = find(db, name)
     if found is None:
-        raise BadStudy(f"study {name!r} has no filed protocol")
+        raise BadStudy("study {name!r} has no filed protocol", name=name)
     return found
 
 
@@ -141,7 +148,9 @@ def freeze(db: sqlite_utils.Database, at: datetime, name: str, actor: int | str)
         return study
     pairs = audit.pairs_sha256(db.conn, name, {})
     if study.protocol.kind != "live" and not pairs:
-        raise BadStudy(f"study {name!r} has no pairs yet; file them first, they are frozen with it")
+        raise BadStudy(
+            "study {name!r} has no pairs yet; file them first, they are frozen with it", name=name
+        )
     db.conn.execute(
         "UPDATE studies SET state = 'frozen', frozen_at = ?, pairs_sha256 = ? WHERE name = ?",
         (iso(at), pairs, name),
@@ -158,7 +167,9 @@ def close(
     study = _must_find(db, name)
     reason = clean_text(reason).strip()
     if len(reason) > REASON_LIMIT:
-        raise BadStudy(f"the reason has {len(reason)} characters, at most {REASON_LIMIT} fit")
+        raise BadStudy(
+            "the reason has {n} characters, at most {most} fit", n=len(reason), most=REASON_LIMIT
+        )
     if study.state == "closed":
         return study
     pairs = audit.pairs_sha256(db.conn, name, {}) if study.state == "draft" else ""
@@ -263,10 +274,14 @@ def begin_live(
     if not takes_votes:
         raise AssignmentClosed(f"study {name!r} is closed; it takes no vote any more")
     if study.protocol.kind != "live":
-        raise BadStudy(f"study {name!r} compares prepared pairs; open it on the review page")
+        raise BadStudy(
+            "study {name!r} compares prepared pairs; open it on the review page", name=name
+        )
     named = study.protocol.contestants
     if strange := [c for c in contestants if named and c not in named]:
-        raise BadStudy(f"study {name!r} does not compare {', '.join(strange)}")
+        raise BadStudy(
+            "study {name!r} does not compare {names}", name=name, names=", ".join(strange)
+        )
     freeze(db, at, name, "system")
 
 
@@ -280,9 +295,10 @@ def check_takes_more(db: sqlite_utils.Database, name: str) -> None:
         return
     if study.state == "closed" or study.protocol.kind != "live":
         raise StudyFrozen(
-            f"study {name!r} is {study.state}: its pairs are registered and take no addition; "
-            "nothing was filed. File these under another study's name"
-        )
+            "study {name!r} is {state}: its pairs are registered and take no addition; "
+            "nothing was filed. File these under another study's name",
+            name=name, state=study.state,
+        )  # fmt: skip
 
 
 def protocol_of(db: sqlite_utils.Database, comparison_id: str) -> Protocol | None:

@@ -108,9 +108,9 @@ def _read_answers(first: Path, second: Path, names: Sequence[str], language: str
     refused: list[tuple[str, str]] = []
     for item_id in [*items_a, *(i for i in items_b if i not in items_a)]:
         if item_id not in items_b:
-            refused.append((item_id, f"{second.name} has no such item"))
+            refused.append((item_id, "the second file has no such item"))
         elif item_id not in items_a:
-            refused.append((item_id, f"{first.name} has no such item"))
+            refused.append((item_id, "the first file has no such item"))
         else:
             (place_a, a), (place_b, b) = items_a[item_id], items_b[item_id]
             question = text_of(first, place_a, a, "query")
@@ -133,20 +133,27 @@ def _read_answers(first: Path, second: Path, names: Sequence[str], language: str
                 )
             )
     if not pairs:
-        raise BadFile(str(second), "", f"no id of {first.name} is here with the same question")
+        raise BadFile(
+            str(second), "", "no id of {name} is here with the same question", name=first.name
+        )
     return Found(len(items_a) + len(items_b), tuple(pairs), refused=tuple(refused))
 
 
 def _names(first: Path, second: Path, names: Sequence[str]) -> tuple[str, str]:
     if names and len(names) != 2:
-        raise BadFile(str(first), "", f"two names are needed, {len(names)} were given")
+        raise BadFile(str(first), "", "two names are needed, {n} were given", n=len(names))
     found = tuple(clean_text(n).strip() for n in names) if names else (first.stem, second.stem)
     for file, name in zip((first, second), found, strict=True):
         if not name or len(name) > NAME_LIMIT or "\n" in name:
-            raise BadFile(str(file), "", f"a model's name has 1 to {NAME_LIMIT} characters")
+            raise BadFile(
+                str(file), "", "a model's name has 1 to {most} characters", most=NAME_LIMIT
+            )
     if found[0] == found[1]:
         raise BadFile(
-            str(second), "", f"both files are named {found[0]}; tell them apart by --names"
+            str(second),
+            "",
+            "both files are named {name}; tell them apart by --names",
+            name=found[0],
         )
     return found[0], found[1]
 
@@ -182,7 +189,7 @@ def _read_pairs(file: Path, language: str) -> Found:
         key = (item_id, min(model_a, model_b), max(model_a, model_b))
         if key in seen:
             raise BadFile(
-                str(file), place, f"the id {item_id!r} stands here twice for these models"
+                str(file), place, "the id {id!r} stands here twice for these models", id=item_id
             )
         seen.add(key)
         pairs.append(
@@ -231,7 +238,7 @@ def _by_id(file: Path) -> dict[str, tuple[str, dict[str, Any]]]:
             raise BadFile(str(file), place, "an object is expected")
         item_id = id_of(file, place, item)
         if item_id in found:
-            raise BadFile(str(file), place, f"the id {item_id!r} stands here twice")
+            raise BadFile(str(file), place, "the id {id!r} stands here twice", id=item_id)
         found[item_id] = (place, item)
     return found
 

@@ -31,13 +31,13 @@ def read_text(file: Path) -> str:
     """A whole UTF-8 file of bounded size. Raises BadFile."""
     try:
         if file.stat().st_size > LARGEST_FILE:
-            raise BadFile(str(file), "", f"larger than {LARGEST_FILE // 2**20} MiB")
+            raise BadFile(str(file), "", "larger than {most} MiB", most=LARGEST_FILE // 2**20)
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise BadFile(str(file), f"line {line}", "this is not UTF-8 text") from error
     except OSError as error:
-        raise BadFile(str(file), "", f"cannot be read: {error.strerror}") from error
+        raise BadFile(str(file), "", "cannot be read: {error}", error=error.strerror) from error
 
 
 def parse_json(file: Path, place: str, text: str) -> Any:
@@ -46,7 +46,7 @@ def parse_json(file: Path, place: str, text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = place or f"line {error.lineno}"
-        raise BadFile(str(file), where, f"this is not JSON: {error.msg}") from error
+        raise BadFile(str(file), where, "this is not JSON: {error}", error=error.msg) from error
     except (RecursionError, ValueError) as error:
         raise BadFile(str(file), place, "this JSON is nested too deep or too large") from error
 
@@ -63,7 +63,10 @@ def settings_of(file: Path, place: str, item: dict[str, Any], key: str) -> dict[
     """How an answer came about, as training.study writes it; a table, or nothing."""
     value = item.get(key, {})
     if not isinstance(value, dict) or len(json.dumps(value)) > SETTINGS_LIMIT:
-        raise BadFile(str(file), place, f"{key} must be a table of at most {SETTINGS_LIMIT} bytes")
+        raise BadFile(
+            str(file), place, "{key} must be a table of at most {most} bytes",
+            key=key, most=SETTINGS_LIMIT,
+        )  # fmt: skip
     return value
 
 
@@ -79,11 +82,15 @@ def text_of(
     """The cleaned text under a key; with a default it may be missing, else it must not be empty."""
     value = item.get(key, default)
     if not isinstance(value, str):
-        why = f"{key} is missing" if key not in item else f"{key} must be text"
-        raise BadFile(str(file), place, why)
+        if key not in item:
+            raise BadFile(str(file), place, "{key} is missing", key=key)
+        raise BadFile(str(file), place, "{key} must be text", key=key)
     text = clean_text(value).strip()
     if not text and default is None:
-        raise BadFile(str(file), place, f"{key} is empty")
+        raise BadFile(str(file), place, "{key} is empty", key=key)
     if len(text) > limit:
-        raise BadFile(str(file), place, f"{key} has {len(text)} characters, at most {limit} fit")
+        raise BadFile(
+            str(file), place, "{key} has {n} characters, at most {most} fit",
+            key=key, n=len(text), most=limit,
+        )  # fmt: skip
     return text

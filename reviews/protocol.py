@@ -134,7 +134,7 @@ class Protocol:
                 values[key] = tuple(values.get(key, ()))
             return cls(**values)
         except (ValueError, TypeError, AttributeError) as error:
-            raise BadStudy(f"not a study's protocol: {error}") from None
+            raise BadStudy("not a study's protocol: {error}", error=error) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,20 +163,20 @@ class Study:
 def _check(p: Protocol) -> None:
     """Raises BadStudy for the first key that cannot be."""
 
-    def refuse(key: str, why: str) -> NoReturn:
-        raise BadStudy(f"study {str(p.name)[:64]!r}: {key}: {why}")
+    def refuse(key: str, why: str, **values: object) -> NoReturn:
+        raise BadStudy(why, where=f"study {str(p.name)[:64]!r}: {key}", **values)
 
     def plain(key: str, text: object, most: int = 200) -> None:
         if not isinstance(text, str) or len(text) > most or clean_text(text) != text:
-            refuse(key, f"must be plain text of at most {most} characters")
+            refuse(key, "must be plain text of at most {most} characters", most=most)
 
     if not isinstance(p.name, str) or not _NAME.fullmatch(p.name) or p.name != p.name.strip():
-        refuse("name", "a study's name has 1 to 64 characters on one line")
+        refuse("name", "a study's name has 1 to {most} characters on one line", most=64)
     for key, most in (("title_zh", 80), ("title_en", 80), ("consent_id", 200), ("generation", 64), ("notes", 4000)):  # fmt: skip
         plain(key, getattr(p, key), most)
     for key, allowed in (("language", ("zh", "en")), ("kind", get_args(Kind)), ("pairing", get_args(Pairing))):  # fmt: skip
-        if getattr(p, key) not in allowed:
-            refuse(key, f"must be one of {', '.join(allowed)}, not {getattr(p, key)!r}")
+        if (given := getattr(p, key)) not in allowed:
+            refuse(key, "must be one of {all}, not {given!r}", all=", ".join(allowed), given=given)
     for key in ("contestants", "raters"):
         names = getattr(p, key)
         if len(set(names)) != len(names):
@@ -192,7 +192,9 @@ def _check(p: Protocol) -> None:
     for case, better in p.gold.items():
         plain("gold", case)
         if better != "tie" and p.contestants and better not in p.contestants:
-            refuse("gold", f"{case}: {better!r} is no contestant of this study")
+            refuse(
+                "gold", "{case}: {name!r} is no contestant of this study", case=case, name=better
+            )
 
 
 def _check_numbers(p: Protocol, refuse: Any) -> None:
@@ -200,9 +202,12 @@ def _check_numbers(p: Protocol, refuse: Any) -> None:
         return isinstance(value, int) and not isinstance(value, bool)
 
     if not whole(p.overlap) or not 1 <= p.overlap <= _HIGHEST_OVERLAP:
-        refuse("overlap", f"must be a whole number from 1 to {_HIGHEST_OVERLAP}")
+        refuse("overlap", "must be a whole number from 1 to {most}", most=_HIGHEST_OVERLAP)
     if p.raters and p.overlap > len(p.raters):
-        refuse("overlap", f"{p.overlap} votes on each pair, but only {len(p.raters)} raters")
+        refuse(
+            "overlap", "{votes} votes on each pair, but only {raters} raters",
+            votes=p.overlap, raters=len(p.raters),
+        )  # fmt: skip
     if not whole(p.seed):
         refuse("seed", "must be a whole number")
     if not isinstance(p.fastest_s, int | float) or not 0 <= p.fastest_s <= 3600:
@@ -214,7 +219,7 @@ def _check_numbers(p: Protocol, refuse: Any) -> None:
         try:
             date.fromisoformat(c.until)
         except (TypeError, ValueError):
-            refuse("closing.until", f"must be a date like 2026-12-31, not {c.until!r}")
+            refuse("closing.until", "must be a date like 2026-12-31, not {given!r}", given=c.until)
     if not isinstance(c.alpha, int | float) or not 0 < c.alpha < 0.5:
         refuse("closing.alpha", "must lie between 0 and 0.5")
 
@@ -225,8 +230,15 @@ def _check_criteria(p: Protocol, refuse: Any) -> None:
         refuse("criteria", "names one twice")
     for c in p.criteria:
         if not isinstance(c.key, str) or not _KEY.fullmatch(c.key):
-            refuse("criteria", f"{c.key!r} is no key: lower-case letters, digits, _; at most 24")
+            refuse(
+                "criteria",
+                "{name!r} is no key: lower-case letters, digits, _; at most 24",
+                name=c.key,
+            )
         if c.kind not in get_args(Scale):
-            refuse("criteria", f"{c.key}: kind must be scale or preference, not {c.kind!r}")
+            refuse(
+                "criteria", "{name}: kind must be scale or preference, not {given!r}",
+                name=c.key, given=c.kind,
+            )  # fmt: skip
         if not c.title_zh.strip() or not c.title_en.strip():
-            refuse("criteria", f"{c.key}: needs a title in both languages")
+            refuse("criteria", "{name}: needs a title in both languages", name=c.key)

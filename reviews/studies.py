@@ -43,7 +43,7 @@ def check_name(study: str) -> str:
     """A study's name as it is stored: 1 to 64 characters on one line. Raises BadStudy."""
     name = clean_text(study).strip()
     if not name or len(name) > NAME_LIMIT or "\n" in name or "\t" in name:
-        raise BadStudy(f"a study's name has 1 to {NAME_LIMIT} characters on one line")
+        raise BadStudy("a study's name has 1 to {most} characters on one line", most=NAME_LIMIT)
     return name
 
 
@@ -163,7 +163,7 @@ def add_pairs(
     """
     study = check_name(study)
     if study == LIVE_STUDY:
-        raise BadStudy(f"the study {LIVE_STUDY!r} is kept for live comparisons")
+        raise BadStudy("the study {name!r} is kept for live comparisons", name=LIVE_STUDY)
     added, there, differs = 0, 0, []
     for pair in map(_tidy, pairs):
         found = db.conn.execute(
@@ -189,13 +189,13 @@ def _tidy(pair: PreparedPair) -> PreparedPair:
     names = (clean_text(pair.contestant_a).strip(), clean_text(pair.contestant_b).strip())
     where = f"pair {pair.external_id[:80]!r}"
     if names[0] == names[1] or not all(names):
-        raise BadStudy(f"{where}: a pair needs two different contestants")
+        raise BadStudy("a pair needs two different contestants", where=where)
     swapped = names[0] > names[1]
     turns = []
     for turn in pair.turns:
         turns.append(_tidy_turn(turn, swapped, where))
     if not turns or not pair.external_id.strip():
-        raise BadStudy(f"{where}: a pair needs an id and at least one turn")
+        raise BadStudy("a pair needs an id and at least one turn", where=where)
     settings = (pair.settings_a, pair.settings_b)
     return PreparedPair(
         clean_text(pair.external_id).strip(),
@@ -215,7 +215,7 @@ def _tidy_turn(turn: PreparedTurn, swapped: bool, where: str) -> PreparedTurn:
     asked = [clean_text(turn.question), clean_text(turn.question_b or turn.question)]
     said = [clean_text(turn.answer_a), clean_text(turn.answer_b)]
     if not all(text.strip() for text in (*asked, *said)):
-        raise BadStudy(f"{where}: a question or an answer is empty")
+        raise BadStudy("a question or an answer is empty", where=where)
     question, other = asked[swapped], asked[not swapped]
     return PreparedTurn(
         question, said[swapped], said[not swapped], "" if other == question else other
@@ -280,7 +280,7 @@ def add_cases(
     for case in cases:
         question = clean_text(case.question)
         if not question.strip() or not case.id.strip():
-            raise BadStudy(f"case {case.id[:80]!r}: a case needs an id and a question")
+            raise BadStudy("a case needs an id and a question", where=f"case {case.id[:80]!r}")
         if case.id in stored:
             there += 1
             if stored[case.id] != question:

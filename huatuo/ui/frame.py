@@ -4,6 +4,7 @@ import functools
 import html as escape
 import inspect
 import logging
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
@@ -132,10 +133,30 @@ def explain(error: Exception, language: Language, **values: object) -> str:
     for kind in type(error).__mro__:
         key = f"error.{kind.__name__}"
         if key in TEXT:
-            return say(key, language, **values) if values else TEXT[key][language]
+            words = TEXT[key][language]
+            if "{why}" in words:
+                values = {**values, "why": reason(error, language)}
+            return words.format(**values) if values else words
     code = secrets.token_hex(3)
     log.error("unexpected error %s", code, exc_info=error)
     return say("error.unexpected", language, code=code)
+
+
+def reason(error: Exception, language: Language) -> str:
+    """What exactly is wrong, as the raised sentence says it, in the page's language.
+
+    text/errors.py holds the sentences; one that it lacks stays in English.
+    """
+    words = TEXT.get(f"why.{getattr(error, 'why', error)}")
+    return words[language].format(**getattr(error, "values", {})) if words else str(error)
+
+
+def place(where: str, language: Language) -> str:
+    """Where in a file something is wrong, such as `a.jsonl: line 3, turn 2`, in the page's language."""
+    for named in re.finditer(r"\b(line|item|turn|study|pair|case) (\d+|'.*?')", where):
+        words = say(f"place.{named[1]}", language, n=named[2].strip("'"))
+        where = where.replace(named[0], words, 1)
+    return where.replace(": ", "：").replace(", ", "，") if language == "zh" else where
 
 
 def warn(error: Exception, language: Language, **values: object) -> None:

@@ -170,7 +170,9 @@ def read(
             }
         )
     except (ValueError, AttributeError) as error:
-        raise BadVote(f"the page sent what cannot be read: {type(error).__name__}") from None
+        raise BadVote(
+            "the page sent what cannot be read: {error}", error=type(error).__name__
+        ) from None
 
 
 def lacking(work: Work, what: Asked, language: Language) -> str | None:

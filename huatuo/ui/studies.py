@@ -290,7 +290,9 @@ def _check_names(protocol: Protocol, pool: Pool, people: People) -> None:
     for name in protocol.raters:
         user = people.user_named(name)
         if user is None or user.disabled_at is not None:
-            raise BadStudy(f"study {protocol.name!r}: raters: {name!r} has no open account")
+            where = f"study {protocol.name!r}: raters"
+            raise BadStudy("{name!r} has no open account", where=where, name=name)
     for name in protocol.contestants if protocol.kind == "live" else ():
         if name not in pool.configs:
-            raise BadStudy(f"study {protocol.name!r}: contestants: {name!r} is no model here")
+            where = f"study {protocol.name!r}: contestants"
+            raise BadStudy("{name!r} is no model here", where=where, name=name)

@@ -27,7 +27,8 @@ def protocol_of(values: Mapping[str, Any]) -> Protocol:
     wanted, required = values.get("criteria") or (), values.get("required") or ()
     stray = [key for key in required if key not in wanted]
     if stray or any(key not in CRITERIA for key in wanted):
-        raise BadStudy(f"study {text['name']!r}: required: must be among the chosen criteria")
+        where = f"study {text['name']!r}: required"
+        raise BadStudy("must be among the chosen criteria", where=where)
     criteria = tuple(
         Criterion(one.key, scale, one.title_zh, one.title_en, one.key in required)
         for one in CRITERIA.values()
@@ -65,7 +66,7 @@ def _whole(values: Mapping[str, Any], key: str, default: int | None) -> int | No
     if value in (None, "", 0):
         return default
     if float(value) != int(value):
-        raise BadStudy(f"study {values['name']!r}: {key}: must be a whole number")
+        raise BadStudy("must be a whole number", where=f"study {values['name']!r}: {key}")
     return int(value)
 
 
@@ -78,20 +79,19 @@ def _gold(text: str, study: str) -> dict[str, str]:
             continue
         if not mark or not case or not better or case in found:
             raise BadStudy(
-                f"study {study!r}: gold: line {number} must be like `pair-7 = tie`, each pair once"
-            )
+                "line {n} must be like `pair-7 = tie`, each pair once",
+                where=f"study {study!r}: gold", n=number,
+            )  # fmt: skip
         found[case] = better
     return found
 
 
 def refusal(error: Exception, language: Language) -> str:
     """Why a protocol cannot be, in a box; the key is named as its box on the page."""
-    found = re.match(r"study .*?: ([a-z_.]+): (.*)", str(error), re.S)
-    words, key = str(error), ""
-    if found is not None:
-        key, words = found[1].rpartition(".")[2], found[2]
-    label = say(f"studies.{key}", language) if f"studies.{key}" in TEXT else ""
-    shown = f"{label}: {words}" if label else words
+    found = re.search(r": (?:closing\.)?([a-z_]+)$", getattr(error, "where", ""))
+    label = say(f"studies.{found[1]}", language) if found else ""
+    words = frame.reason(error, language)
+    shown = say("studies.about", language, label=label, words=words) if label else words
     head = say("studies.refused", language)
     return f'<div class="problem" role="alert">{head} {escape.escape(shown)}</div>'
 

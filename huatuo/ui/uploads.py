@@ -20,8 +20,9 @@ from huatuo.arena import rater_of
 from huatuo.errors import InputError
 from huatuo.guard import Refusal
 from huatuo.identity import Language
+from huatuo.ui import frame
 from huatuo.ui.plain import plain, problem_box
-from huatuo.ui.text import say
+from huatuo.ui.text import TEXT, say
 from reviews.errors import BadFile, BadStudy, StudyFrozen
 from reviews.importer import Report, import_files
 from reviews.store import Store
@@ -68,13 +69,19 @@ def route(store: Store, accounts: Accounts) -> web.Route:
         except TimeoutError:
             raise Refusal(408) from None
         except BadFile as error:
-            why = str(error).removeprefix(error.file).removeprefix(": ")
-            return _page(language, problem=f"{Path(error.file).name}: {why}")
+            where = frame.place(f"{Path(error.file).name}: {error.place}".rstrip(": "), language)
+            return _page(language, problem=_told(where, frame.reason(error, language), language))
         except (BadStudy, StudyFrozen, InputError) as error:
-            return _page(language, problem=str(error))
+            where = frame.place(getattr(error, "where", ""), language)
+            return _page(language, problem=_told(where, frame.reason(error, language), language))
         return _page(language, study, report)
 
     return web.Route(PATH, upload, ROLE, ("POST",), "upload", LARGEST)
+
+
+def _told(where: str, words: str, language: Language) -> str:
+    """A sentence with what it is about before it."""
+    return say("studies.about", language, label=where, words=words) if where else words
 
 
 async def _read(request: Request, store: Store, actor: int) -> tuple[str, Report]:
@@ -140,8 +147,8 @@ def _page(
         there=stored.already_there,
         refused=len(refused) + len(stored.differs),
     )
-    items = [f"{item}: {why}" for item, why in refused]
-    items += [f"{item}: {say('studies.differs', language)}" for item in stored.differs]
+    items = [_told(item, TEXT[f"why.{why}"][language], language) for item, why in refused]
+    items += [_told(item, say("studies.differs", language), language) for item in stored.differs]
     rows = "".join(f"<li>{escape.escape(one)}</li>" for one in items[:SHOWN])
     more = len(items) - SHOWN
     if more > 0:

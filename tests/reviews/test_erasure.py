@@ -211,7 +211,7 @@ def test_the_command_names_the_backups(
     command = ["--comparison", comparison, "--data", str(path.parent)]
     assert main([*command, "--reason", "asked"]) == 0
     told = capsys.readouterr().out
-    assert "8 texts erased" in told and "reviews.sqlite3.nightly.backup" in told
+    assert "9 texts erased" in told and "reviews.sqlite3.nightly.backup" in told
     assert main([*command, "--reason", ""]) == 1
     assert "give a reason" in capsys.readouterr().err
     assert main(["--chat", "x", "--reason", "y", "--data", str(path.parent / "none")]) == 1

@@ -38,8 +38,8 @@ def test_two_files_are_paired_by_id(store: Store, tmp_path: Path, wang: int) -> 
     report = import_files(store, files, "s", actor=wang)
     assert (report.found.read, report.stored.added) == (6, 2)
     assert dict(report.found.refused) == {
-        "s0": "Huatuo.json has no such item",
-        "s3": "GPT4.json has no such item",
+        "s0": "the second file has no such item",
+        "s3": "the first file has no such item",
     }
     assert "     2 added" in report.lines()
     given = store.next_prepared(wang, "s")

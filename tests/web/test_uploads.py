@@ -18,6 +18,7 @@ from huatuo.guard import BODY_LIMIT
 from huatuo.ui import frame, uploads
 from huatuo.web import Page, build_app, uvicorn_config
 from reviews.people import People
+from reviews.protocol import Protocol
 from reviews.store import Store
 from tests.web.conftest import PASSWORD, free_port
 
@@ -123,16 +124,16 @@ def test_two_files_of_answers_are_paired_by_id(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("name", "body", "words"),
     [
-        ("a.jsonl", lines(10) + b"{broken\n", "a.jsonl: line 2: this is not JSON"),
-        ("a.jsonl", lines(10, 11) + b'{"id": "x"}\n', "a.jsonl: line 3:"),
-        ("a.jsonl", lines(10) + b"\xff\xfe\n", "line 2: this is not UTF-8 text"),
-        ("a.jsonl", lines(10, 10), "stands here twice"),
-        ("a.jsonl", b"", "there is no line in it"),
-        ("a.json", b"[" * 100_000, "nested too deep"),
-        ("a.json", b'[{"id": 1, "query": "q", "model_output": "x"}]', "give a second file"),
-        ("a.exe", b"MZ", "must end with .json"),
-        ("../../../etc/x.jsonl", b"{", "x.jsonl: line 1"),
-        ("<script>.jsonl", b"{", "_script_.jsonl: line 1"),
+        ("a.jsonl", lines(10) + b"{broken\n", "a.jsonl：第 2 行：不是有效的 JSON"),
+        ("a.jsonl", lines(10, 11) + b'{"id": "x"}\n', "a.jsonl：第 3 行：缺少"),
+        ("a.jsonl", lines(10) + b"\xff\xfe\n", "第 2 行：不是 UTF-8 编码的文字"),
+        ("a.jsonl", lines(10, 10), "编号“10”出现了两次"),
+        ("a.jsonl", b"", "文件里没有内容"),
+        ("a.json", b"[" * 100_000, "嵌套太深"),
+        ("a.json", b'[{"id": 1, "query": "q", "model_output": "x"}]', "请再选一个文件"),
+        ("a.exe", b"MZ", "须以 .json"),
+        ("../../../etc/x.jsonl", b"{", "x.jsonl：第 1 行"),
+        ("<script>.jsonl", b"{", "_script_.jsonl：第 1 行"),
     ],
 )
 def test_a_damaged_file_is_refused_whole_and_its_line_named(
@@ -143,6 +144,27 @@ def test_a_damaged_file_is_refused_whole_and_its_line_named(
     assert "没有保存任何内容" in answer.text
     assert "/tmp" not in answer.text and "<script>" not in answer.text.split("<main")[1]
     assert desk.count("damaged") == 0
+
+
+def test_a_frozen_study_takes_no_further_pairs_and_says_so_in_the_page_s_language(desk: Desk) -> None:  # fmt: skip
+    assert desk.send({"first": ("a.jsonl", lines(1))}, study="sealed").status_code == 200
+    desk.store.file_study(Protocol("sealed"), "test")
+    desk.store.freeze_study("sealed", "test")
+    answer = desk.send({"first": ("a.jsonl", lines(1, 2))}, study="sealed")
+    assert answer.status_code == 422 and "研究“sealed”的题目已登记，不能再添加" in answer.text
+    assert desk.send({"first": ("a.jsonl", lines(1))}, study="sealed").status_code == 200
+    assert desk.count("sealed") == 1
+
+
+def test_items_that_are_left_out_are_told_in_the_page_s_language(desk: Desk) -> None:
+    def answers(*numbers: int) -> bytes:
+        return json.dumps(
+            [{"id": n, "query": "问", "model_output": "答"} for n in numbers]
+        ).encode()
+
+    files = {"first": ("a.json", answers(1, 2)), "second": ("b.json", answers(1, 3))}
+    told = desk.send(files, study="half").text
+    assert "2：第二个文件里没有这一项" in told and "3：第一个文件里没有这一项" in told
 
 
 @pytest.mark.parametrize(

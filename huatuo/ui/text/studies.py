@@ -106,6 +106,7 @@ WORDS: Words = {
     "studies.file": {"zh": "提交为草案", "en": "File it as a draft"},
     "studies.done_file": {"zh": "“{name}”已提交为草案。", "en": "“{name}” is filed as a draft."},
     "studies.refused": {"zh": "方案不能提交。", "en": "The protocol cannot be filed."},
+    "studies.about": {"zh": "{label}：{words}", "en": "{label}: {words}"},
     "studies.meaning": {
         "zh": "方案如下，校验值 {hash}。提交后是草案，可以再改；发出第一题之前会自动冻结，从那时起方案不能再改、题目不能再加，结果报告会引用这个校验值。",
         "en": "The protocol, with the hash {hash}. Filed, it is a draft and may be changed; it freezes by itself before the first pair is given out, together with the pairs; neither can be changed from then on, and the report quotes this hash.",
