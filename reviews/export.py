@@ -59,10 +59,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Manifest", "conversation", "export", "export_again", "export_zip", "main", "safe_cell"]
 
-SCHEMA = 2
+SCHEMA = 3
 TABLE_COLUMNS = (
     "vote", "study", "kind", "purpose", "rater", "case", "department", "intent", "language", "source",
-    "turns", "contestant_a", "contestant_b", "left_is", "choice", "winner", "reason", "ratings",
+    "turns", "contestant_a", "contestant_b", "left_is", "first_tab", "choice", "winner", "reason", "ratings",
     "ratings_by_contestant", "spans", "better_answer", "better_from", "better_consent", "seconds", "fast",
     "probability", "revisions", "identity_leak", "at", "question", "answer_a", "answer_b",
 )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 
 from reviews import audit
 from reviews.asof import ratings_of
-from reviews.records import ERASED, Comparison, Letter, VoteRow, iso
+from reviews.records import ERASED, Comparison, Letter, VoteRow, first_tab, iso
 
 Messages = list[dict[str, str]]
 Row = dict[str, Any]
@@ -49,6 +49,7 @@ def facts_of(vote: VoteRow) -> Row:
         "language": vote.language,
         "source": vote.source,
         "left_is": vote.left_is,
+        "first_tab": first_tab(vote.assignment_id),
         "ratings": audit.canonical(dict(vote.ratings)),
         "seconds": vote.seconds,
         "revisions": vote.revisions,

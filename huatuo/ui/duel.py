@@ -11,6 +11,7 @@ from huatuo.engines.pool import Pool
 from huatuo.ui import conversation, drafts, frame, rating, spans
 from huatuo.ui.text import Language, say
 from reviews.errors import AlreadyVoted
+from reviews.records import first_tab
 from reviews.store import Store
 
 CHOICES = ("left", "right", "tie", "both_bad")
@@ -80,8 +81,9 @@ def draw(
     case: the summary of a prepared case; with it the first question is a panel that can be folded.
     marks: the passages marked as dangers; without it none can be marked.
     """
+    first = first_tab(duel.assignment_id)
     tabs = "".join(
-        f'<button type="button" role="tab" data-pane="{side}" aria-selected="{str(side == "left").lower()}">'
+        f'<button type="button" role="tab" data-pane="{side}" aria-selected="{str(side == first).lower()}">'
         f"{say('duel.' + side, language)}</button>"
         for side in ("left", "right")
     )
@@ -115,7 +117,8 @@ def draw(
         parts.append(
             f'<p class="unfinished" role="alert">{say("duel.broken", language, side=word)}</p>'
         )
-    return conversation.block("".join(parts), "duel", **{"data-state": duel.state})
+    about = {"data-state": duel.state, "data-pair": duel.assignment_id, "data-first": first}
+    return conversation.block("".join(parts), "duel", **about)
 
 
 def _pane(

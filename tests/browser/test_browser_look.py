@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from reviews.records import first_tab
+
 pytestmark = [pytest.mark.browser]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 NAMELESS = re.compile(
@@ -49,6 +51,9 @@ def test_on_a_phone_the_answers_are_tabs_and_a_swipe_turns_them(signed_in: Any) 
         expect(tabs.nth(0)).to_have_attribute("aria-selected", str(side == "left").lower())
         expect(tabs.nth(1)).to_have_attribute("aria-selected", str(side == "right").lower())
 
+    given = tab.page.locator("#duel .duel").get_attribute("data-pair")
+    shows(first_tab(given))
+    tabs.nth(0).tap()
     shows("left")
     tabs.nth(1).tap()
     shows("right")

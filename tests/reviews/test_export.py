@@ -8,10 +8,12 @@ import io
 import json
 import multiprocessing
 import os
+import random
 import signal
 import threading
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import pytest
 from reviews import export as module
 from reviews.export import export, export_zip, main, safe_cell
 from reviews.people import People
-from reviews.records import Assignment
+from reviews.records import Assignment, first_tab
 from reviews.store import Store
 from reviews.training_rows import JUDGED
 
@@ -90,6 +92,17 @@ def test_a_pair_holds_the_chosen_and_the_rejected_text(voted: Store, tmp_path: P
         assert row["chosen_model"] == winner
         assert chosen["content"].startswith(winner)
         assert rejected["content"].startswith(row["rejected_model"])
+
+
+def test_the_answer_in_front_on_a_phone_is_told_and_comes_at_even_odds(
+    voted: Store, tmp_path: Path
+) -> None:
+    export(voted.database, tmp_path / "out")
+    for row in lines(tmp_path / "out" / "votes.jsonl"):
+        assert row["first_tab"] == first_tab(row["vote"])
+    rng = random.Random(5)
+    drawn = Counter(first_tab(f"{rng.getrandbits(128):032x}") for _ in range(1000))
+    assert drawn.keys() == {"left", "right"} and min(drawn.values()) > 440
 
 
 def test_a_dialogue_has_no_prompt_and_two_whole_conversations(voted: Store, tmp_path: Path) -> None:

@@ -128,13 +128,16 @@
   }, 200);
   setTimeout(() => clearInterval(ready), 20000);
 
-  // While text arrives, stay at its end if the reader is there; a new pair starts at the top.
-  let pair = "";
+  // While text arrives, stay at its end if the reader is there; a new pair starts at the top, with the
+  // tab in front that the server drew for it.
+  let pair = "", drawn = "";
   const follow = new MutationObserver(() => {
+    const duel = document.querySelector(".duel[data-pair]");
+    if (duel && duel.dataset.pair !== drawn) { drawn = duel.dataset.pair; show(duel.dataset.first); }
     mark();
     const now = ticket();
     if (now !== pair) {
-      if (pair && !document.querySelector('.duel[data-state="writing"]')) { window.scrollTo(0, 0); show("left"); }
+      if (pair && !document.querySelector('.duel[data-state="writing"]')) window.scrollTo(0, 0);
       pair = now;
     }
     const writing = document.querySelector(".dots") || byId("talk");
