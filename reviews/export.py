@@ -63,7 +63,7 @@ SCHEMA = 3
 TABLE_COLUMNS = (
     "vote", "study", "kind", "purpose", "rater", "case", "department", "intent", "language", "source",
     "turns", "contestant_a", "contestant_b", "left_is", "first_tab", "choice", "winner", "reason", "ratings",
-    "ratings_by_contestant", "spans", "better_answer", "better_from", "better_consent", "seconds", "fast",
+    "ratings_by_contestant", "spans", "better_answer", "better_from", "better_turn", "better_consent", "seconds", "fast",
     "probability", "revisions", "identity_leak", "at", "question", "answer_a", "answer_b",
 )  # fmt: skip
 _TABLES = ("votes.csv", "votes.jsonl", "votes.parquet")

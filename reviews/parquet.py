@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _BATCH = 2000  # rows of one row group
-_NUMBERS = ("rater", "turns", "revisions")
+_NUMBERS = ("rater", "turns", "revisions", "better_turn")
 _FRACTIONS = ("seconds", "probability")
 _TRUTHS = ("identity_leak", "fast", "label", "better_consent")
 _MESSAGES = ("prompt", "chosen", "rejected", "completion", "messages")

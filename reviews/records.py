@@ -146,9 +146,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Better:
-    """The answer the rater would have given. side: which one it was edited from, empty for none.
+    """The answer the rater would have given to the last question of the conversation.
 
-    consent: whether it may become training data.
+    No turn can follow a vote, so the last one stays the last: its number is VoteRow.turns.
+    side: which answer it was edited from, empty for none. consent: whether it may become training data.
     """
 
     text: str

@@ -124,7 +124,10 @@ def unpaired(vote: VoteRow, comparison: Comparison) -> Iterator[Row]:
 
 
 def _better(vote: VoteRow, comparison: Comparison) -> Iterator[tuple[str, Row]]:
-    """The physician's own answer, if its author agreed to training: to learn, and against the original."""
+    """The physician's own answer, if its author agreed to training: to learn, and against the original.
+
+    It answers the last turn (better_turn, from 1); what was said before is its prompt.
+    """
     better = vote.better
     if better is None or not better.consent:
         return
@@ -132,7 +135,8 @@ def _better(vote: VoteRow, comparison: Comparison) -> Iterator[tuple[str, Row]]:
         return
     letter: Letter = _letter(vote, better.side) if better.side else "a"
     said, answer = conversation(comparison, letter), {"role": "assistant", "content": better.text}
-    facts = {"pair_scope": "dialogue" if len(said) > 2 else "turn", **facts_of(vote)}
+    facts = {"better_turn": vote.turns, **facts_of(vote)}
+    facts["pair_scope"] = "dialogue" if len(said) > 2 else "turn"
     yield "sft.jsonl", {"messages": [*said[:-1], answer], **facts}
     if better.side and said[-1] != answer:
         model = vote.contestant_a if letter == "a" else vote.contestant_b
@@ -155,6 +159,7 @@ def table_row(vote: VoteRow, comparison: Comparison) -> Row:
         "spans": audit.canonical(marked(vote, comparison)),
         "better_answer": better.text if better else "",
         "better_from": _letter(vote, better.side) if better and better.side else "",
+        "better_turn": vote.turns if better else None,
         "better_consent": vote.better.consent if vote.better else None,
         "question": _said(comparison, "a", "user"),
         "answer_a": _said(comparison, "a", "assistant"),

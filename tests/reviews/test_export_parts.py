@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,25 @@ def test_kto_rows_are_wins_and_refusals_and_a_marked_winner_is_no_good_answer(
     for row in rows:
         assert [m["role"] for m in row["prompt"]] == ["user"] and row["pair_scope"] == "turn"
         assert row["completion"][0]["content"].startswith(row["model"])
+
+
+def test_a_better_answer_in_a_consultation_belongs_to_its_last_turn(
+    store: Store, wang: int, live: Callable[..., Any], tmp_path: Path
+) -> None:
+    for turns, text in ((3, "多轮的"), (1, "单轮的")):
+        given = live(turns)
+        store.cast_vote(given.id, wang, "left", better=Better(text, "right", True))
+    export(store.database, tmp_path / "out")
+    told = {
+        row["better_answer"]: row["better_turn"] for row in lines(tmp_path / "out" / "votes.jsonl")
+    }
+    assert told == {"多轮的": 3, "单轮的": 1}
+    for name in ("sft.jsonl", "better_pairs.jsonl"):
+        rows = {row["better_turn"]: row for row in lines(tmp_path / "out" / name)}
+        assert rows.keys() == {1, 3}
+    said = rows[3]["prompt"]
+    assert [m["content"] for m in said] == ["第1问", "b1", "第2问", "b2", "第3问"]
+    assert rows[3]["chosen"][0]["content"] == "多轮的" and rows[3]["rejected"][0]["content"] == "b3"
 
 
 def test_a_better_answer_without_consent_is_in_no_file(study: Store, tmp_path: Path) -> None:

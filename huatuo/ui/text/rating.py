@@ -60,8 +60,8 @@ WORDS: Words = {
     "better.open": {"zh": "我的回答", "en": "Own answer"},
     "better.title": {"zh": "我会这样回答", "en": "How I would answer"},
     "better.about": {
-        "zh": "可选。写下您认为更好的回答；姓名、电话等会自动隐去。",
-        "en": "Optional. Write the answer you would give; names, phone numbers and the like are removed.",
+        "zh": "可选。写下您认为更好的回答，多轮时回答最后一问；姓名、电话等会自动隐去。",
+        "en": "Optional. Write the answer you would give, to the last question of a consultation; names, phone numbers and the like are removed.",
     },
     "better.text": {"zh": "我的回答", "en": "My own answer"},
     "better.empty": {"zh": "从空白写起", "en": "Start empty"},
