@@ -255,14 +255,15 @@ class Accounts:
     def allow(self, session: Session, action: str) -> None:
         """Takes one `action` from the session's allowance. Raises TooFast.
 
-        Actions: ask (a question), vote, export, invite, upload.
+        Actions: ask (a question), vote, draft, export, invite, upload.
         """
         config = self.config
         minute = config.asks_per_minute if session.user_id else config.visitor_asks_per_minute
         limits: dict[str, tuple[tuple[int, float], ...]] = {  # (how many, in how many seconds)
             "ask": ((minute, 60.0), (config.asks_per_day, 86_400.0)),
             "vote": ((config.votes_per_hour, 3600.0),),
-            "export": ((10, 3600.0),),
+            "draft": ((120, 60.0),),  # the page's script sends one at most each 0.7 s
+            "export": ((30, 3600.0),),  # a page offers three downloads
             "invite": ((300, 3600.0),),
             "upload": ((60, 3600.0),),
         }

@@ -92,7 +92,7 @@ def masked(work: Work) -> Work:
 def route(store: Store, accounts: Accounts) -> web.Route:
     """The guarded route that keeps what the page's script sends: 204, or why not in a status.
 
-    404: not this rater's. 409: the comparison takes no draft any more. 422: not what the page sends.
+    404: not this rater's. 409: the comparison takes no draft any more. 422: not what the page sends. 429: too many a minute.
     """
 
     def keep(rater: int, body: bytes) -> int:
@@ -116,4 +116,4 @@ def route(store: Store, accounts: Accounts) -> web.Route:
         body = await request.body()
         return Response(status_code=await asyncio.to_thread(keep, rater_of(session), body))
 
-    return web.Route(PATH, answer, ROLE, methods=("POST",))
+    return web.Route(PATH, answer, ROLE, methods=("POST",), limit="draft")

@@ -276,6 +276,8 @@ def test_unsent_work_comes_back_on_another_device(app: Any, signed_in: Any, open
     ):
         origin = {"origin": app.url}
         assert asking.post(f"{app.url}/draft", data=body, headers=origin).status == status, body
+    rest = [asking.post(f"{app.url}/draft", data=sent, headers=origin).status for _ in range(121)]
+    assert set(rest) == {409, 429} and rest[-1] == 429, "two a second, no more"
     other = signed_in()
     mine = {"ticket": ticket(later), "work": {"choice": "left"}}
     assert other.context.request.post(
