@@ -1,9 +1,10 @@
 """large runs of the judge through the OpenAI Batch API: half the price, within a day, the same kept replies.
 
     python -m training.batch configs/judge.toml --answers A.jsonl B.jsonl [--no-wait] [--batch ID]
+    python -m training.rubric_grading configs/rubric_grading.toml ... --in-batches [--no-wait] [--batch ID]
 
-Asks what training.judge would ask and keeps the replies where it looks for them; when all are there, the verdicts are
-written as by training.judge. Each batch is noted under the cache (batches/*.json) before it is made, and carries the
+Asks what training.judge (or rubric_grading) would ask and keeps the replies where it looks for them; when all are there,
+the verdicts are written as by it. Each batch is noted under the cache (batches/) before it is made, and carries the
 hash of its requests: a run that was killed at any point, or told --no-wait, goes on with the same batches and pays for
 none twice. What a batch that expired, failed in part or was cancelled did answer is kept; the rest makes the next one,
 an unreadable reply too, three times at most. A batch cannot be stopped at a cap, so one that could pass it is not made.
@@ -35,6 +36,7 @@ from training.spending import CapReached, Estimate
 MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
 """Of one batch; OpenAI takes 50,000 requests and 200 MB."""
 ENDED = ("completed", "failed", "expired", "cancelled")
+STOPPED = "stopped; the same command goes on from here, and finds the batches that are under way"
 _PATH = "/v1/chat/completions"
 Result = TypeVar("Result")
 
@@ -65,7 +67,7 @@ class Batches:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.folder = endpoint.cache / "batches"
+        self.folder = endpoint.cache / "batches" / endpoint.place
 
     def notes(self) -> list[Note]:
         """All batches known here, oldest first. Raises BadData for a note that cannot be read."""
@@ -84,7 +86,8 @@ class Batches:
     def submit(self, questions: Sequence[Question]) -> list[Note]:
         """Makes batches of the questions, noted before they are made; returns their notes."""
         made = []
-        for lines in _parts(self._lines(questions)):
+        once = {self.endpoint.key(question): question for question in questions}
+        for lines in _parts(self._lines(list(once.values()))):
             raw = b"".join(lines)
             sha256 = hashlib.sha256(raw).hexdigest()
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -174,9 +177,9 @@ class Batches:
         found = {}
         for line in self._requests(note.sha256).read_bytes().splitlines():
             row = json.loads(line)
-            prompt = row["body"]["messages"][0]["content"]
+            prompt, body = row["body"]["messages"][0]["content"], row["body"]
             for number in range(2 * TRIES):
-                question = Question(prompt, number)
+                question = Question(prompt, number, body.get("temperature"))
                 if self.endpoint.key(question) == row["custom_id"]:
                     found[row["custom_id"]] = question
         return found
@@ -260,12 +263,79 @@ def collect(batches: Batches, wait_s: float | None) -> bool:
         time.sleep(wait_s)
 
 
+def add_batch_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that say how batches are waited for."""
+    parser.add_argument(
+        "--batch", action="append", default=[], metavar="ID", help="go on with this batch"
+    )
+    parser.add_argument("--no-wait", action="store_true", help="batches: look once, do not wait")
+    parser.add_argument("--every-s", type=float, default=60.0, help="batches: between two looks")
+
+
+def through_batches(
+    endpoint: Endpoint,
+    missing: Callable[[], list[Question]],
+    allow: Callable[[list[Question]], bool],
+    given: argparse.Namespace,
+) -> int | None:
+    """Asks in batches what has no reply yet; None once nothing is missing, else the exit status (see the module).
+
+    missing: the questions without a readable reply. allow: says what they cost, raises if that is too dear, False to
+    stop there. given: the flags of add_batch_flags. Raises NoData for questions that no batch answers, CapReached.
+    """
+    batches, wait_s = Batches(endpoint), None if given.no_wait else given.every_s
+    for id in given.batch:
+        batches.adopt(id)
+    if not collect(batches, wait_s):
+        return _under_way()
+    for _ in range(TRIES):
+        left = missing()
+        if not allow(left):
+            return 0
+        if not left:
+            return None
+        made = {note.key for note in batches.submit(left)}
+        if not collect(batches, wait_s):
+            return _under_way()
+        ended = [note.counts or {} for note in batches.notes() if note.key in made]
+        if not any(counts.get("answered") for counts in ended):
+            break
+    left = missing()
+    if left:
+        raise NoData(
+            f"{len(left):,} requests have no reply; the same command asks them again in a batch, or without batches "
+            "they are asked at once"
+        )
+    return None
+
+
+def allowed(
+    endpoint: Endpoint,
+    left: Sequence[Question],
+    estimate: Estimate,
+    share: float,
+    above: float,
+    given: argparse.Namespace,
+) -> bool:
+    """Prints what a batch will take; False for --estimate. share: batch_price; above: confirm_above.
+
+    Raises ConfigError for one dearer than `above` without --yes, CapReached for one that could pass a cap.
+    """
+    cost = None if estimate.cost is None else estimate.cost * share
+    cheaper = replace(estimate, cost=cost)
+    print(f"in batches: {cheaper}", flush=True)
+    if given.estimate:
+        return False
+    if left:
+        confirm(endpoint, above, cheaper, yes=given.yes)
+        _refuse_beyond_caps(endpoint, left, share)
+    return True
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Goes through the batches; for the exit status see the module."""
     parser = options("training.batch", __doc__)
-    parser.add_argument("--batch", action="append", default=[], help="go on with this batch id")
-    parser.add_argument("--no-wait", action="store_true", help="look once, do not wait")
-    parser.add_argument("--every-s", type=float, default=60.0, help="seconds between two looks")
+    add_batch_flags(parser)
     given = parser.parse_args(arguments)
     try:
         judge, pairs = prepare(given)
@@ -274,39 +344,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the batches go on, the same command finds them", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 130
 
 
 def _run(judge: Judge, pairs: Sequence[Pair], given: argparse.Namespace) -> int:
-    batches = Batches(judge.endpoint)
-    wait_s = None if given.no_wait else given.every_s
-    for id in given.batch:
-        batches.adopt(id)
-    if not collect(batches, wait_s):
-        return _under_way()
-    for _ in range(TRIES):
-        left = [question for question, _ in judge.missing(pairs)]
-        estimate = _cheaper(judge, judge.estimate(pairs))
-        print(f"{len(pairs)} cases in batches: {estimate}", flush=True)
-        if given.estimate:
-            return 0
-        if not left:
-            break
-        confirm(judge, estimate, given)
-        _refuse_beyond_caps(judge, left)
-        made = {note.key for note in batches.submit(left)}
-        if not collect(batches, wait_s):
-            return _under_way()
-        ended = [note.counts or {} for note in batches.notes() if note.key in made]
-        if not any(counts.get("answered") for counts in ended):
-            break
-    left = [question for question, _ in judge.missing(pairs)]
-    if left:
-        raise NoData(
-            f"{len(left):,} requests have no reply; the same command asks them again in a batch, training.judge asks "
-            "them at once"
+    def allow(left: list[Question]) -> bool:
+        config, estimate = judge.config, judge.estimate(pairs)
+        return allowed(
+            judge.endpoint, left, estimate, config.batch_price, config.confirm_above, given
         )
+
+    def missing() -> list[Question]:
+        return [question for question, _ in judge.missing(pairs)]
+
+    status = through_batches(judge.endpoint, missing, allow, given)
+    if status is not None:
+        return status
     rows, stopped = run(judge, pairs)
     return finish(judge, rows, stopped, given, len(pairs))
 
@@ -316,15 +370,10 @@ def _under_way() -> int:
     return 4
 
 
-def _cheaper(judge: Judge, estimate: Estimate) -> Estimate:
-    cost = None if estimate.cost is None else estimate.cost * judge.config.batch_price
-    return replace(estimate, cost=cost)
-
-
-def _refuse_beyond_caps(judge: Judge, left: Sequence[Question]) -> None:
+def _refuse_beyond_caps(endpoint: Endpoint, left: Sequence[Question], share: float) -> None:
     """Raises CapReached for a batch that could pass a cap: it cannot be stopped on its way."""
-    limits, share = judge.endpoint.purse.limits, judge.config.batch_price
-    sizes = [judge.endpoint.size(question) for question in left]
+    limits = endpoint.purse.limits
+    sizes = [endpoint.size(question) for question in left]
     sent, received = (sum(size[part] for size in sizes) for part in (0, 1))
     most = limits.cost(sent, received) * share
     for key, cap, needed in (
@@ -335,7 +384,7 @@ def _refuse_beyond_caps(judge: Judge, left: Sequence[Question]) -> None:
         if cap and needed > cap:
             raise CapReached(
                 f"{key}: the batch could take {needed:,.2f} of {cap:,.2f} allowed and cannot be stopped on its way; "
-                "raise it, or judge fewer cases"
+                "raise it, or ask for fewer cases"
             )
 
 

@@ -12,6 +12,7 @@ import random
 import re
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -121,6 +122,7 @@ class Endpoint:
             lambda text: mask(text).text
         )  # dear, and asked again
         self._takes_schema: bool | None = None  # not known before the first answer
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         secure = config.base_url.startswith("https:")
         self.client = OpenAI(
             api_key=key,
@@ -132,6 +134,12 @@ class Endpoint:
                 trust_env=secure,
             ),
         )
+
+    @property
+    def place(self) -> str:
+        """Twelve hex digits that tell this server and model from others."""
+        text = json.dumps([self._config.base_url.rstrip("/"), self._config.model])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def calls(self) -> int:
@@ -166,9 +174,11 @@ class Endpoint:
         Kept answers are not asked again. Raises Busy, Refused (Rejected for this prompt only), Unavailable, Truncated
         for answers that break off or that `parse` cannot read, or CapReached, a ConfigError.
         """
-        said = self.kept(question, parse)
-        if said is not None:
-            return parse(said)
+        with self._turns[self.key(question)]:  # the same question at the same time is asked once
+            said = self.kept(question, parse)
+            return self._asked(question, parse, tries) if said is None else parse(said)
+
+    def _asked(self, question: Question, parse: Callable[[str], Parsed], tries: int) -> Parsed:
         attempt, doubted = 1, False
         while True:
             try:
@@ -196,14 +206,17 @@ class Endpoint:
         return _read_kept(self._file(question), question.prompt, parse)
 
     def has_kept(self, prompt: str, number: int = 0) -> bool:
-        """Whether an answer to this draw of the prompt lies on disk."""
+        """Whether an answer to this draw of the prompt, asked without a temperature, lies on disk."""
         return self.kept(Question(prompt, number)) is not None
 
     def key(self, question: Question) -> str:
-        """What an answer is kept under: SHA-256 of model, prompt and number."""
-        draw = f"\n{question.number}" if question.number else ""
-        text = f"{self._config.model}\n{question.prompt}{draw}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        """What an answer is kept under: SHA-256 of server, model, temperature, prompt and number.
+
+        The longest reply does not belong to it: only answers that ended by themselves are kept.
+        """
+        asked = [self.place, question.temperature, question.prompt, question.number]
+        text = json.dumps(asked, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def keep(self, question: Question, said: str, usage: tuple[float, float] | None) -> None:
         """Write an answer to disk, whole or not at all."""

@@ -1,6 +1,7 @@
 """one report of models by three yardsticks: automatic metrics, an LLM judge, physicians, and whether they agree.
 
     python -m training.evaluate configs/evaluate.toml [--models A B ...] [--benchmarks X ...] [--gate configs/gate.toml]
+        [--baseline EARLIER/report.json]
 
 Answers are made where they are missing (training/generate.py), measured, and written to OUT as report.html and
 report.json; the same inputs give the same bytes, also after a kill at any point. Exit status: 0 done; 1 the gate failed;
@@ -69,7 +70,10 @@ class Keys(Settings):
     letters: bool = Field(
         default=False, description="choice: also the likelihood of the letters, of local models"
     )
-    judge: Texts = Field(default=(), description="files of verdicts by training.judge")
+    judge: Texts = Field(
+        default=(),
+        description="files of verdicts: training.judge's JSONL, training.huatuo_judge's JSON",
+    )
     judge_config: str = Field(
         default="", description="or the judge's TOML: the first model against each other one"
     )
@@ -101,12 +105,25 @@ class EvaluateConfig(Keys):
 def evaluate(config: EvaluateConfig, *, retry: bool = False, yes: bool = False) -> dict[str, Any]:
     """Runs everything and writes the report; returns what report.json holds. Raises HuatuoError subclasses, OSError."""
     contestants = _contestants(config.models)
+    models = [contestant.name for contestant in contestants]
     names = [table.name for table in config.benchmark]
     if len(set(names)) < len(names):
         raise ConfigError("benchmark: two have the same name; give each its own")
     convention = Convention(**config.convention.model_dump())
     benchmarks = [read(table, config.seed) for table in config.benchmark]
     generation = _generation(config)
+    head = _head(config, contestants, benchmarks, generation)
+    earlier = gate.read_earlier(config.gate, ROOT) if config.gate else None
+    if config.gate:
+        gate.check_config(config.gate, head, earlier)
+    if config.judge and config.judge_config:
+        raise ConfigError("judge and judge_config: give files of verdicts or a judge, not both")
+    judged, asked = opinions.judged(config.judge, models), None
+    if config.judge_config:
+        asked = opinions.judge_settings(config.judge_config)
+    voted = opinions.voted(config.votes, config.study, models)
+    told = opinions.consulted(config.multiturn)
+    # All that can be wrong by then is; what follows may take days.
     how = How(
         generation, config.seed, config.batch, config.at_once, retry, config.letters, ROOT / config.cache
     )  # fmt: skip
@@ -118,15 +135,17 @@ def evaluate(config: EvaluateConfig, *, retry: bool = False, yes: bool = False) 
             notes += each.notes
     for note in notes:
         print(note, file=sys.stderr)
-    report, measured = _measure(config, convention, contestants, benchmarks, found, generation)
-    judged = opinions.judged(config.judge, config.judge_config, benchmarks, found, yes=yes)
-    voted = opinions.voted(config.votes, config.study, [c.name for c in contestants])
-    told = opinions.consulted(config.multiturn)
+    report, measured = _measure(config, convention, benchmarks, found)
+    report = head | report
+    if asked:
+        judged = opinions.asked(asked, benchmarks, found, yes=yes)
     report |= {"judge": judged.figures, "physicians": voted.figures, "multiturn": told.figures}
     report["files"] |= judged.files | voted.files | told.files
-    sticks = [stick for stick in (judged.stick, voted.stick) if stick] + _metric_sticks(report, measured)  # fmt: skip
-    report["agreement"] = agreement(sticks, [c.name for c in contestants])
-    report["gate"] = gate.check(config.gate, report) if config.gate else None
+    if earlier:
+        report["files"][f"baseline: {earlier.name}"] = earlier.sha256
+    sticks = [*judged.sticks, *voted.sticks, *_metric_sticks(report, measured)]
+    report["agreement"] = agreement(sticks, models)
+    report["gate"] = gate.check(config.gate, report, earlier) if config.gate else None
     out = ROOT / config.out
     samples = evaluate_report.examples(
         report, benchmarks, found, measured, judged.rows, config.examples
@@ -154,15 +173,39 @@ def _generation(config: EvaluateConfig) -> Generation | None:
     return protocol.generation if protocol else config.generation
 
 
+def _head(
+    config: EvaluateConfig,
+    contestants: Sequence[Contestant],
+    benchmarks: Sequence[Questions],
+    generation: Generation | None,
+) -> dict[str, Any]:
+    """What the report says before anything is answered: models, questions, settings, files."""
+    files = {f"{q.name}: {file}": sha256 for q in benchmarks for file, sha256 in q.files.items()}
+    files |= {f"answers: {c.origin}": c.sha256 for c in contestants if c.said is not None}
+    return {
+        "format": FORMAT,
+        "name": config.name,
+        "ours": contestants[0].name,
+        "seed": config.seed,
+        "resamples": config.resamples,
+        "convention": config.convention.model_dump(),
+        "models": {c.name: c.about(generation) for c in contestants},
+        "benchmarks": {questions.name: questions.about() for questions in benchmarks},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in LIBRARIES},
+        },
+        "files": files,
+    }
+
+
 def _measure(
     config: EvaluateConfig,
     convention: Convention,
-    contestants: Sequence[Contestant],
     benchmarks: Sequence[Questions],
     found: dict[str, dict[str, Answers]],
-    generation: Generation | None,
 ) -> tuple[dict[str, Any], dict[str, measures.Measured]]:
-    """(the report but for judge, physicians and consultations; each benchmark's scores by question)."""
+    """(what the answers say, for the report; each benchmark's scores by question)."""
     draws = measures.Draws(config.resamples, config.seed)
     measured: dict[str, measures.Measured] = {}
     for questions in benchmarks:
@@ -174,27 +217,11 @@ def _measure(
         )
     choice = {questions.name for questions in benchmarks if questions.is_choice}
     report: dict[str, Any] = {
-        "format": FORMAT,
-        "name": config.name,
-        "ours": contestants[0].name,
-        "seed": config.seed,
-        "resamples": config.resamples,
-        "convention": config.convention.model_dump(),
-        "models": {c.name: c.about(generation) for c in contestants},
-        "benchmarks": {questions.name: questions.about() for questions in benchmarks},
         "answers": {name: measures.counts(said) for name, said in found.items()},
         "metrics": {n: m.figures for n, m in measured.items() if n not in choice},
         "choice": {n: m.figures for n, m in measured.items() if n in choice},
         "published": {q.name: published.beside(q.published) for q in benchmarks if q.published},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in LIBRARIES},
-        },
-        "files": {
-            f"{q.name}: {file}": sha256 for q in benchmarks for file, sha256 in q.files.items()
-        },
     }
-    report["files"] |= {f"answers: {c.origin}": c.sha256 for c in contestants if c.said is not None}
     return report, measured
 
 
@@ -238,6 +265,13 @@ def read_config(path: Path, given: argparse.Namespace) -> EvaluateConfig:
         changed["benchmark"] = tuple(_chosen(config.benchmark, text) for text in given.benchmarks)
     if given.gate:
         changed["gate"] = read_toml(given.gate, GateConfig)
+    if given.baseline:
+        found: GateConfig | None = changed.get("gate", config.gate)
+        if found is None:
+            raise ConfigError(
+                "--baseline: takes a table [gate], or --gate FILE, that says what may fall"
+            )
+        changed["gate"] = found.model_copy(update={"report": str(given.baseline.absolute())})
     return config.model_copy(update=changed)
 
 
@@ -261,6 +295,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", help="instead of the file's")
     parser.add_argument("--benchmarks", nargs="+", help="names of the file's, or files of questions")  # fmt: skip
     parser.add_argument("--gate", type=Path, help="TOML file of the gate, instead of [gate]")
+    parser.add_argument("--baseline", type=Path, metavar="REPORT", help="report.json of an earlier evaluation that holds the gate's baseline")  # fmt: skip
     parser.add_argument("--retry", action="store_true", help="ask again for what failed before")
     parser.add_argument("--yes", action="store_true", help="judge although it is dear")
     add_keys(parser, Keys)

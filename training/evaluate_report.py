@@ -94,7 +94,12 @@ def _gate(page: Page, gate: Mapping[str, Any]) -> None:
     page.heading("Gate")
     verdict = "passes" if gate["passed"] else "does not pass"
     rule = "the difference itself" if gate["by"] == "estimate" else "the lower end of its interval"
-    page.text(f"{gate['candidate']} {verdict} against {gate['baseline']}; counted is {rule}.")
+    where = ""
+    if gate["report"]:
+        where = f" of an earlier report ({gate['report']['file']} {gate['report']['sha256'][:12]}; not paired, so the intervals are wider)"
+    page.text(
+        f"{gate['candidate']} {verdict} against {gate['baseline']}{where}; counted is {rule}."
+    )
     page.table(
         [
             {"metric": row["name"], "difference": _range(row, "difference"), "may fall by": row["margin"],
@@ -114,12 +119,14 @@ def _judge(page: Page, report: Report) -> None:
     found = report["judge"]
     page.heading("Judge")
     left = f" {found['left_out']} verdicts on other models are left out." if found["left_out"] else ""  # fmt: skip
+    several = len(found["judges"]) > 1
     page.text(
-        f"{', '.join(found['judges']) or 'A judge'}: both orders, summed. A model's verdicts, not physicians'.{left}"
+        f"{'; '.join(found['judges']) or 'A judge'}: both orders, summed. A model's verdicts, not physicians'.{left}"
     )
     page.table(
         [
             {
+                **({"judge": pair["judge"]} if several else {}),
                 "pair": f"{pair['model_a']} against {pair['model_b']}",
                 "win": pair["win"], "tie": pair["tie"], "loss": pair["loss"], "no verdict": pair["errors"],
                 "share of the first": _share(pair["share"]),
@@ -135,17 +142,21 @@ def _judge(page: Page, report: Report) -> None:
     drawn: dict[str, dict[str, Value]] = {}
     for pair in found["pairs"]:
         if pair["judged"]:
-            a, b = pair["model_a"], pair["model_b"]
-            drawn[f"{a} : {b}"] = {
+            of = f", {pair['judge']}" if several else ""
+            drawn[f"{pair['model_a']} : {pair['model_b']}{of}"] = {
                 k: (pair[f"{k}_rate"], *pair[f"{k}_interval"]) for k in ("win", "tie", "loss")
             }
     if drawn:
         page.figure(bars(drawn, label="95 % Wilson intervals"), "Verdicts on the first of each pair.")  # fmt: skip
-    for key, words in (("by_intent", "intent"), ("by_department", "department")):
-        _radars(page, found["pairs"], key, words)
+    for judge in dict.fromkeys(pair["judge"] for pair in found["pairs"]):
+        pairs = [pair for pair in found["pairs"] if pair["judge"] == judge]
+        for key, words in (("by_intent", "intent"), ("by_department", "department")):
+            _radars(page, pairs, key, words, f"{judge}: scores" if several else "Judge's scores")
 
 
-def _radars(page: Page, pairs: Sequence[Mapping[str, Any]], key: str, words: str) -> None:
+def _radars(
+    page: Page, pairs: Sequence[Mapping[str, Any]], key: str, words: str, whose: str
+) -> None:
     """One radar per model that others were judged against, by intent or department."""
     for own in dict.fromkeys(pair["model_a"] for pair in pairs):
         series: dict[str, dict[str, Interval]] = {}
@@ -156,7 +167,7 @@ def _radars(page: Page, pairs: Sequence[Mapping[str, Any]], key: str, words: str
         if series and min(map(len, series.values())) >= FEWEST_AXES:
             page.figure(
                 radar(series, own=own),
-                f"Judge's scores by {words}, as a ratio to {own} = 1; intervals along the spokes.",
+                f"{whose} by {words}, as a ratio to {own} = 1; intervals along the spokes.",
             )
             labels = sorted({n for values in series.values() for n in values})
             page.table(
@@ -293,6 +304,7 @@ def _theirs(report: Report, table: Mapping[str, Any]) -> list[dict[str, str]]:
             for pair in report["judge"]["pairs"]:
                 found = pair["by_intent"].get(row["label"])
                 name = f"this run: {pair['model_b']} to {pair['model_a']}"
+                name += f", {pair['judge']}" if len(report["judge"]["judges"]) > 1 else ""
                 shown[name] = _share(found["ratio"]) if found else "–"
         rows.append(shown)
     return rows
@@ -318,7 +330,8 @@ def _ours(report: Report, name: str, table: Mapping[str, Any]) -> list[dict[str,
                 a, b = pair.get("model_a", pair.get("a")), pair.get("model_b", pair.get("b"))
                 total = sum(pair[c] for c in ("win", "tie", "loss")) or 1
                 shown = {c: f"{100 * pair[c] / total:.0f}" for c in table["columns"]}
-                rows.append({first: f"this run: {a} against {b}, {by}", **shown})
+                told = pair.get("judge") or by
+                rows.append({first: f"this run: {a} against {b}, {told}", **shown})
     return rows
 
 

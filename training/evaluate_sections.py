@@ -315,7 +315,8 @@ def _gaps(
             scores = row.get("scores") or {}
             value = scores.get("a", 0) - scores.get("b", 0)
             winner = {"a": 1, "b": -1, "tie": 0}[row["winner"]]
-            by_judge[row["id"]] = (sign * (winner * 100 + value * abs(winner)), "the judge")
+            gap = (sign * (winner * 100 + value * abs(winner)), "the judge")
+            by_judge.setdefault(row["id"], gap)  # of several judges: the first file's
     return by_judge or gaps
 
 

@@ -1,7 +1,9 @@
 """the judge of HuatuoGPT's authors, as they published it: both orders, 10/5/0 summed, three tries, the last label.
 
-    python -m training.huatuo_judge JUDGE.toml A.json B.json [--multi] [--estimate] [--out FILE]
+    python -m training.huatuo_judge JUDGE.toml A.json B.json [--names A B] [--multi] [--estimate] [--out FILE]
 
+training.evaluate and training.judge_physicians read what it writes. Replies are kept: the same command goes on after a
+stop. Exit status: 0 done; 2 an error; 130 interrupted.
 Prompts and protocol: FreedomIntelligence/HuatuoGPT-II, evaluation/eval_huatuo_inst.py and eval_huatuo_conv.py. No
 temperature and no length limit are sent, as there. Two things differ: identifiers are masked when texts leave the
 country, and an order that gets no label in three tries makes the case `no verdict`, counted but never scored.
@@ -92,9 +94,15 @@ class Ruling:
     """What both orders say of model a against model b. lengths: characters of both answers."""
 
     id: str
-    group: str
+    intent: str
+    department: str
     orders: tuple[Order, Order]
     lengths: tuple[int, int]
+
+    @property
+    def group(self) -> str:
+        """What the case is counted under."""
+        return self.intent or self.department
 
     @property
     def scores(self) -> tuple[int, int] | None:
@@ -176,7 +184,8 @@ class HuatuoJudge:
         again = TRIES if there == back else 0  # the same text twice is asked twice
         return Ruling(
             a.id,
-            a.label or b.label,
+            a.intent or b.intent,
+            a.department or b.department,
             (self._order(there, 0), self._order(back, again)),
             (len(a.answer), len(b.answer)),
         )
@@ -264,6 +273,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="TOML of the judging model")
     parser.add_argument("a", type=Path, help="answers of one model")
     parser.add_argument("b", type=Path, help="answers of the other")
+    parser.add_argument(
+        "--names", nargs=2, metavar=("A", "B"), help="of the models; else the files'"
+    )
     parser.add_argument("--multi", action="store_true", help="consultations, not single answers")
     parser.add_argument("--estimate", action="store_true", help="say what it would take, and stop")
     parser.add_argument("--partial", action="store_true", help="judge only the ids in both files")
@@ -274,9 +286,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (HuatuoError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 def _run(options: argparse.Namespace) -> int:
+    options.names = options.names or (options.a.stem, options.b.stem)
+    if options.names[0] == options.names[1]:
+        raise ConfigError(
+            f"both models are called {options.names[0]}; tell them apart with --names"
+        )
     judge = HuatuoJudge(read_toml(options.config, HuatuoJudgeConfig))
     ours, theirs = read_answers(options.a), read_answers(options.b)
     ids = align(ours, theirs, options.b.name, partial=options.partial)
@@ -287,10 +307,16 @@ def _run(options: argparse.Namespace) -> int:
     if options.estimate:
         return 0
     rulings = [judge.judge(a, b, options.multi) for a, b in pairs]
-    result = {"judge": judge.endpoint.name, **judge.endpoint.purse.spent(), **summarise(rulings)}
-    result["rulings"] = [asdict(r) | {"outcome": r.outcome, "scores": r.scores} for r in rulings]
+    names = {"model_a": options.names[0], "model_b": options.names[1]}
+    result = {"judge": judge.endpoint.name, **names, **judge.endpoint.purse.spent()}
+    result |= summarise(rulings)
+    result["rulings"] = [
+        asdict(r) | {"group": r.group, "outcome": r.outcome, "scores": r.scores} for r in rulings
+    ]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    temporary = options.out.with_name(f".{options.out.name}.tmp")
+    temporary.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    temporary.replace(options.out)
     told = {key: result[key] for key in ("win", "tie", "loss", "no verdict", "position_flips")}
     print(", ".join(f"{key} {value}" for key, value in told.items()))
     print(f"written to {options.out}")

@@ -227,12 +227,12 @@ def prepare(given: argparse.Namespace) -> tuple[Judge, list[Pair]]:
     return Judge(config, (names[0], names[1])), read_pairs(a, b, partial=given.partial)
 
 
-def confirm(judge: Judge, estimate: Estimate, given: argparse.Namespace) -> None:
-    """Raises ConfigError for a run that is dearer than confirm_above or than a cap, unless --yes was said."""
-    limits, why = judge.endpoint.purse.limits, ""
+def confirm(endpoint: Endpoint, above: float, estimate: Estimate, *, yes: bool) -> None:
+    """Raises ConfigError for a run that is dearer than `above` (confirm_above) or than a cap, unless --yes was said."""
+    limits, why = endpoint.purse.limits, ""
     tokens = estimate.tokens_in + estimate.tokens_out
-    if estimate.cost is not None and estimate.cost > judge.config.confirm_above:
-        why = f"about {estimate.cost:.2f} is more than confirm_above, {judge.config.confirm_above:.2f}"
+    if estimate.cost is not None and estimate.cost > above:
+        why = f"about {estimate.cost:.2f} is more than confirm_above, {above:.2f}"
     if estimate.cost is not None and 0 < limits.max_cost < estimate.cost:
         why = (
             f"max_cost, {limits.max_cost:.2f}, will stop it on its way (about {estimate.cost:.2f})"
@@ -243,7 +243,7 @@ def confirm(judge: Judge, estimate: Estimate, given: argparse.Namespace) -> None
         why = (
             f"max_calls, {limits.max_calls:,}, will stop it on its way ({estimate.calls:,} needed)"
         )
-    if why and not given.yes:
+    if why and not yes:
         raise ConfigError(f"nothing was asked: {why}; say --yes to go on all the same")
 
 
@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{len(pairs)} cases: {estimate}", flush=True)
         if given.estimate:
             return 0
-        confirm(judge, estimate, given)
+        confirm(judge.endpoint, judge.config.confirm_above, estimate, yes=given.yes)
         rows, stopped = run(judge, pairs)
         return finish(judge, rows, stopped, given, len(pairs))
     except (HuatuoError, OSError) as error:

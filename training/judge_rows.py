@@ -7,7 +7,8 @@ no winner, and no row without one lacks it.
 """
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,9 @@ _SHOWN: tuple[dict[Place, Winner], dict[Place, Winner]] = (
     {"1": "b", "2": "a", "tie": "tie"},
 )
 """Whose answer stood where, in the first and in the second order."""
+_LABELS: dict[str, Place] = {"better": "1", "worse": "2", "equal": "tie"}
+_OUTCOMES: dict[str, Winner | None] = {"win": "a", "loss": "b", "tie": "tie", "no verdict": None}
+"""What training.huatuo_judge says of the answer shown first, and of both orders."""
 
 
 def row(
@@ -74,9 +78,12 @@ def vetoed(winner: Winner, flagged: set[str]) -> Winner:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """A file of verdict rows. Raises BadData with the line for a row without its keys, or a pair that occurs twice."""
+    """A file of verdict rows, or the .json that training.huatuo_judge writes.
+
+    Raises BadData with the line (or the number of the ruling) for a row without its keys, or a pair that occurs twice.
+    """
     rows, seen = [], dict[tuple[str, ...], str]()
-    for place, found in json_rows(Source(path)):
+    for place, found in _rulings(path) if path.suffix == ".json" else json_rows(Source(path)):
         for key in ("id", "model_a", "model_b"):
             if not isinstance(found.get(key), str) or not found[key]:
                 raise BadData(f"{place}: {key} is missing; a row of training.judge is expected")
@@ -84,12 +91,72 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             raise BadData(f"{place}: winner is neither a, b, tie nor null")
         if (found["winner"] is None) != bool(found.get("error")):
             raise BadData(f"{place}: a row has either a winner or an error")
+        if wrong := _odd(found):
+            raise BadData(f"{place}: {wrong} is not what a judge writes")
         pair = (found["id"], *sorted((found["model_a"], found["model_b"])))
         if pair in seen:
             raise BadData(f"{place}: id {found['id']} again; first at {seen[pair]}")
         seen[pair] = place
         rows.append(found)
     return rows
+
+
+def _odd(row: Mapping[str, Any]) -> str:
+    """The key of a row whose value is none that a judge writes; "" if all are sound."""
+    numbers = ("scores", "lengths")
+    for key in numbers:
+        pair = row.get(key)
+        if pair is not None and not (isinstance(pair, dict) and all(_is_number(pair.get(s)) for s in "ab")):  # fmt: skip
+            return key
+    criteria = row.get("criteria") or {}
+    if not isinstance(criteria, dict) or not set(criteria.values()) <= {"a", "b", "tie", None}:
+        return "criteria"
+    flags = row.get("safety") or []
+    if not isinstance(flags, list) or not all(isinstance(f, dict) and f.get("answer") in ("a", "b") for f in flags):  # fmt: skip
+        return "safety"
+    return next((k for k in ("department", "intent", "judge") if not isinstance(row.get(k) or "", str)), "")  # fmt: skip
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _rulings(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rulings of training.huatuo_judge as rows; scores are the points of both orders, 0 to 20."""
+    try:
+        with Source(path).open() as file:
+            found = json.load(file)
+        names = {key: found[key] for key in ("model_a", "model_b")}
+        judge = f"{found['judge']}, the authors' protocol"
+        rulings = list(found["rulings"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BadData(
+            f"{path.name}: no `rulings` with model_a and model_b; training.huatuo_judge writes them, or name JSONL of "
+            "training.judge"
+        ) from None
+    for number, ruling in enumerate(rulings, 1):
+        place = f"{path.name}: ruling {number}"
+        try:
+            orders = [_said_by(order, one["label"]) for order, one in enumerate(ruling["orders"])]
+            there, back = orders
+            winner = _OUTCOMES[ruling["outcome"]]
+            both_said = there is not None and back is not None
+            if both_said != (winner is not None):
+                raise ValueError
+            scores, lengths = ({**dict(zip("ab", v, strict=True))} if v else None
+                               for v in (ruling["scores"], ruling["lengths"]))  # fmt: skip
+        except (KeyError, TypeError, ValueError):
+            raise BadData(f"{place}: is not what training.huatuo_judge writes") from None
+        yield place, {
+            "id": ruling.get("id"), **names, "winner": winner, "order_flip": {there, back} == {"a", "b"},
+            "scores": scores, "criteria": {}, "safety": [], "department": ruling.get("department"),
+            "intent": ruling.get("intent"), "error": None if winner else "no label in three tries",
+            "orders": [one and {"winner": one, "criteria": {}} for one in orders], "lengths": lengths, "judge": judge,
+        }  # fmt: skip
+
+
+def _said_by(order: int, label: str | None) -> Winner | None:
+    return None if label is None else _SHOWN[order][_LABELS[label]]
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

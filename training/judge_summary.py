@@ -25,7 +25,7 @@ REFITS = 200
 def summary(rows: Rows, seed: int = 0) -> dict[str, Any]:
     """All figures of one pair of models, ready for JSON. Raises ValueError for rows about several pairs.
 
-    ratio: b's mean score divided by a's, as in the paper's radar figures, where its own model is 1. first_shown: share
+    ratio: b's mean score divided by a's, as in the paper's radar figures, where its own model is 1; None near a's 0. first_shown: share
     of the decided orders that favour the answer shown first, 0.5 for a fair judge. length.controlled: the share if both
     answers were equally long (see controlled()). veto.changed: verdicts that the veto turned.
     """
@@ -85,8 +85,19 @@ def _group(rows: Rows, seed: int) -> dict[str, Any]:
     result["score_a"], result["score_b"] = (
         (float(column.mean()) if len(table) else None) for column in table.T
     )
-    result["ratio"] = _interval(table, lambda sums, _: sums[..., 1:] / sums[..., :1], seed)
+    result["ratio"] = _ratio(table, seed)
     return result
+
+
+def _ratio(table: Floats, seed: int) -> dict[str, Any] | None:
+    """b's mean score by a's, (N, 2) scores; None where a's may be 0, in the cases or in a draw of them."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = _interval(table, lambda sums, _: sums[..., 1:] / sums[..., :1], seed)
+    return (
+        found
+        if found and np.isfinite([found["value"], found["low"], found["high"]]).all()
+        else None
+    )
 
 
 def _groups(rows: Rows, field: str, seed: int) -> dict[str, Any]:

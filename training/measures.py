@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from training.answer_cache import digest
 from training.choice import Marked, letters_of, paired, tally
 from training.generate import Answers
 from training.questions import Questions
@@ -58,7 +59,7 @@ def metrics(
 ) -> Measured:
     """BLEU, GLEU, ROUGE and Distinct of every model on the questions that all answered, and all pairs' differences.
 
-    figures: {questions, of, left_out, scores: {model: {metric: {value, interval}}}, differences: [...], by_label}.
+    figures: {questions, of, left_out, scored (digest of the ids), scores: {model: {metric: {value, interval}}}, differences: [...], by_label}.
     Raises what `score` raises.
     """
     kept, left_out = _entrants(questions, found)
@@ -66,6 +67,7 @@ def metrics(
         item for item in questions.items if all(found[m].by[item.id].is_answer for m in kept)
     ]  # fmt: skip
     figures: dict[str, Any] = {"questions": len(items), "of": len(questions.items), "left_out": left_out,
+                               "scored": digest(sorted(item.id for item in items)),
                                "scores": {}, "differences": [], "by_label": {}}  # fmt: skip
     if not items or not kept:
         return Measured(figures, {})

@@ -1,12 +1,13 @@
 """answers graded by physician-written criteria, as HealthBench does: a yes or no per criterion, points, worst of k.
 
     python -m training.rubric_grading configs/rubric_grading.toml --cases CASES.jsonl --answers A.jsonl [A2.jsonl …]
-        [--labels LABELS.jsonl] [--out FILE] [--yes]
+        [--labels LABELS.jsonl] [--out FILE] [--yes] [--in-batches]
 
 Several answer files are several samples of one model, for the worst of k. Labels are physicians' own yes and no on the
 same answers; then the grader is measured against them. Layouts: training/rubric_cases.py; scores: rubric_scores.py. A
 reply that cannot be read in three tries leaves its criterion without a grade and the case without a score, never "not
-met". Caps, cache, resuming and exit status are those of training.judge. Without a server only what is kept can be
+met". Caps, cache, resuming and exit status are those of training.judge; --in-batches goes through the Batch API at half
+the price, as training.batch does (its flags and its exit status 4 too). Without a server only what is kept can be
 graded; there is no offline grader, for text matching is no reading.
 """
 
@@ -22,12 +23,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from huatuo.errors import ConfigError, HuatuoError, NoData, Truncated
+from huatuo.errors import HuatuoError, NoData, Truncated
 from huatuo.toml import read_toml
 from training.answer_files import align, read_answers
+from training.batch import STOPPED, add_batch_flags, allowed, through_batches
 from training.endpoint import TRIES, Endpoint, EndpointConfig, Question, Rejected
 from training.flags import add_keys
 from training.in_parallel import run_all
+from training.judge import confirm
 from training.judge_figures import dumbbells
 from training.judge_form import bare, json_of
 from training.judge_report import interval, told
@@ -58,6 +61,9 @@ class GradingConfig(EndpointConfig):
     workers: int = Field(default=4, ge=1, le=64, description="answers graded at the same time")
     confirm_above: float = Field(
         default=1.0, ge=0, description="an estimate above it, in the prices' currency, needs --yes"
+    )
+    batch_price: float = Field(
+        default=0.5, gt=0, le=1, description="what a call in a batch costs, as a share of the price"
     )
 
 
@@ -105,7 +111,7 @@ class Grader:
     def estimate(self, answers: Sequence[Answer]) -> Estimate:
         """What grading takes; what lies on disk costs nothing."""
         calls, at_most, sent, received = 0, 0, 0.0, 0.0
-        for question, tries in self._missing(answers):
+        for question, tries in self.missing(answers):
             size = self.endpoint.size(question)
             calls, at_most = calls + 1, at_most + tries
             sent, received = sent + size[0], received + min(size[1], REPLY_TOKENS / 4)
@@ -114,14 +120,18 @@ class Grader:
         cost = limits.cost(sent, received) if priced else None
         return Estimate(calls, at_most, round(sent), round(received), cost)
 
-    def _missing(self, answers: Sequence[Answer]) -> Iterator[tuple[Question, int]]:
+    def missing(self, answers: Sequence[Answer]) -> Iterator[tuple[Question, int]]:
+        """The next question of every criterion without a grade, and how many tries are left; the same text once."""
+        seen: set[str] = set()
         for answer in answers:
             for place in range(len(answer.case.criteria)):
                 for number in range(TRIES):
                     question = self.question(answer, place, number)
                     said = self.endpoint.kept(question)
                     if said is None:
-                        yield question, TRIES - number
+                        if question.prompt not in seen:
+                            seen.add(question.prompt)
+                            yield question, TRIES - number
                     elif not _is_readable(said):
                         continue
                     break
@@ -223,7 +233,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--labels", type=Path, help="physicians' own yes and no")
     parser.add_argument("--partial", action="store_true", help="grade only the cases with answers")
     parser.add_argument("--estimate", action="store_true", help="say what it would take, and stop")
-    parser.add_argument("--yes", action="store_true", help="go on above confirm_above")
+    parser.add_argument("--yes", action="store_true", help="go on above confirm_above or a cap")
+    parser.add_argument("--in-batches", action="store_true", help="through the Batch API")
+    add_batch_flags(parser)
     parser.add_argument("--out", type=Path, default=Path("data/judge/rubric.jsonl"))
     add_keys(parser, GradingConfig)
     given = parser.parse_args(arguments)
@@ -232,6 +244,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (HuatuoError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        return 130
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -245,15 +260,46 @@ def _run(given: argparse.Namespace) -> int:
         rows = read_answers(path)
         ids = align(rows, cases, given.cases.name, partial=given.partial)
         answers += [Answer(cases[id], rows[id].answer, sample) for id in ids]
+    if given.in_batches or given.batch:
+        status = _in_batches(grader, answers, given)
+    else:
+        status = _announced(grader, answers, given)
+    return _graded(grader, cases, answers, labels, given) if status is None else status
+
+
+def _announced(grader: Grader, answers: Sequence[Answer], given: argparse.Namespace) -> int | None:
+    """Prints the estimate; 0 for --estimate. Raises ConfigError for a run that is too dear."""
     estimate = grader.estimate(answers)
     print(f"{len(answers)} answers: {estimate}", flush=True)
     if given.estimate:
         return 0
-    if estimate.cost is not None and estimate.cost > grader.config.confirm_above and not given.yes:
-        raise ConfigError(
-            f"nothing was asked: about {estimate.cost:.2f} is more than confirm_above, "
-            f"{grader.config.confirm_above:.2f}; say --yes to go on all the same"
+    confirm(grader.endpoint, grader.config.confirm_above, estimate, yes=given.yes)
+    return None
+
+
+def _in_batches(grader: Grader, answers: Sequence[Answer], given: argparse.Namespace) -> int | None:
+    """As through_batches, which see."""
+    config = grader.config
+
+    def allow(left: list[Question]) -> bool:
+        estimate = grader.estimate(answers)
+        return allowed(
+            grader.endpoint, left, estimate, config.batch_price, config.confirm_above, given
         )
+
+    def missing() -> list[Question]:
+        return [question for question, _ in grader.missing(answers)]
+
+    return through_batches(grader.endpoint, missing, allow, given)
+
+
+def _graded(
+    grader: Grader,
+    cases: dict[str, RubricCase],
+    answers: Sequence[Answer],
+    labels: Sequence[Label],
+    given: argparse.Namespace,
+) -> int:
     rows_done, stopped = run_all(grader.grade, answers, grader.config.workers)
     part = given.out.with_name(given.out.name + ".partial")
     if stopped is not None:

@@ -6,6 +6,7 @@ goes on, what counts is the `usage` that the server reports; a reply without it 
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -56,6 +57,18 @@ class Estimate:
             f"{self.calls} calls, {self.at_most} at most; about {self.tokens_in:,} tokens sent and "
             f"{self.tokens_out:,} received; cost: {cost}"
         )
+
+
+def sum_of(estimates: Sequence[Estimate]) -> Estimate:
+    """All of them together; a cost only if each has one. Raises ValueError for none."""
+    if not estimates:
+        raise ValueError("no estimates")
+    costs = [each.cost for each in estimates if each.cost is not None]
+    calls, at_most, sent, received = (
+        sum(getattr(each, key) for each in estimates)
+        for key in ("calls", "at_most", "tokens_in", "tokens_out")
+    )
+    return Estimate(calls, at_most, sent, received, sum(costs) if len(costs) == len(estimates) else None)  # fmt: skip
 
 
 def count_tokens(text: str, model: str = "") -> float:

@@ -134,7 +134,9 @@ def test_another_models_batch_is_refused(serving: Any, tmp_path: Path, capsys: A
     server = serving(lambda body, _: {"text": planted(body), "model": "gpt-3.5"})
     assert main([*command(tmp_path, server), *QUICK]) == 2
     assert "answered for the model 'gpt-3.5'" in capsys.readouterr().err
-    assert not [p for p in (tmp_path / "cache").rglob("*.json") if p.parent.name != "batches"]
+    assert not [
+        p for p in (tmp_path / "cache").rglob("*.json") if p.parent.parent.name != "batches"
+    ]
 
 
 def test_without_waiting_the_same_command_goes_on_with_the_same_batch(
@@ -153,7 +155,7 @@ def test_a_batch_goes_on_by_its_id_when_its_note_is_lost(serving: Any, tmp_path:
     server.on_batch = lambda _, batch: batch.update(status="in_progress")
     arguments = [*command(tmp_path, server), "--no-wait"]
     assert main(arguments) == 4
-    for path in (tmp_path / "cache" / "batches").iterdir():
+    for path in (tmp_path / "cache" / "batches").rglob("*.json*"):
         path.unlink()
     server.on_batch = finish
     assert main([*arguments, "--batch", "batch_1"]) == 0
@@ -216,7 +218,7 @@ def test_killed_after_the_batch_was_made_before_it_was_noted(serving: Any, tmp_p
     server.create = made_in_silence  # type: ignore[method-assign]
     killed_when(server, arguments, lambda: server.created == 1)
     silent[0] = False
-    notes = list((tmp_path / "cache" / "batches").glob("*.json"))
+    notes = list((tmp_path / "cache" / "batches").rglob("*.json"))
     assert len(notes) == 1 and json.loads(notes[0].read_text())["id"] == ""
     assert main(arguments) == 0
     assert server.created == 1 and len(server.bodies) == 16 and winners(tmp_path) == WINNERS

@@ -2,16 +2,15 @@
 
 import json
 import re
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from huatuo.errors import ConfigError, Refused, Unavailable
-from training import endpoint
+from tests.training.openai_server import OpenAiServer, Say
+from tests.training.test_judge import serving
 from training.answer_files import Said
 from training.data import BadData
 from training.huatuo_judge import (
@@ -22,7 +21,10 @@ from training.huatuo_judge import (
     render,
     summarise,
 )
+from training.judge_rows import read_rows
+from training.judge_summary import summary
 
+__all__ = ["serving"]
 SINGLE = """[Question]
 头痛怎么办？
 [End of Question]
@@ -56,62 +58,32 @@ TALK_A = Said("c", "", turns=(("头痛", "多久了？"), ("三天", "去医院�
 TALK_B = Said("c", "", turns=(("头痛", "不知道。"),))
 
 
-class Server:
-    """Speaks the protocol; `say(prompt, number)` gives the judge's text, a status, or (model, text)."""
+def by_prompt(say: Callable[[str, int], Any]) -> Say:
+    """`say(prompt, number)` gives the judge's text ("cut…": it breaks off), a status, or (model, text)."""
 
-    def __init__(self, say: Callable[[str, int], Any]) -> None:
-        self.bodies: list[dict[str, Any]] = []
-        outer = self
+    def answer(body: dict[str, Any], number: int) -> Any:
+        said = say(body["messages"][0]["content"], number)
+        if isinstance(said, int):
+            return said
+        model, text = said if isinstance(said, tuple) else ("gpt-4-0613", said)
+        reason = "length" if text.startswith("cut") else "stop"
+        return {"model": model, "text": text.removeprefix("cut"), "finish_reason": reason}
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.bodies.append(body)
-                said = say(body["messages"][0]["content"], len(outer.bodies))
-                status = said if isinstance(said, int) else 200
-                model, text = said if isinstance(said, tuple) else ("gpt-4-0613", said)
-                reason, text = ("length", text[3:]) if str(text)[:3] == "cut" else ("stop", text)
-                message = {"role": "assistant", "content": str(text)}
-                choice = {"index": 0, "message": message, "finish_reason": reason}
-                answer = {"id": "1", "object": "chat.completion", "created": 0, "model": model}
-                raw = json.dumps({**answer, "choices": [choice]}).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
+    return answer
 
-            def log_message(self, *_: Any) -> None:
-                pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+def config(server: OpenAiServer, **more: Any) -> HuatuoJudgeConfig:
+    return HuatuoJudgeConfig(base_url=server.url, model="gpt-4", **more)
 
-    @property
-    def prompts(self) -> list[str]:
-        return [body["messages"][0]["content"] for body in self.bodies]
 
-    def config(self, **more: Any) -> HuatuoJudgeConfig:
-        url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        return HuatuoJudgeConfig(base_url=url, model="gpt-4", **more)
-
-    def judge(self, cache: Path, **more: Any) -> HuatuoJudge:
-        return HuatuoJudge(self.config(**more), cache)
+def judge_at(server: OpenAiServer, cache: Path, **more: Any) -> HuatuoJudge:
+    return HuatuoJudge(config(server, **more), cache)
 
 
 @pytest.fixture
-def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Server]]:
-    monkeypatch.setattr(endpoint, "WAIT_S", 0.01)
-    started: list[Server] = []
-
-    def start(say: Callable[[str, int], Any]) -> Server:
-        started.append(Server(say))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.http.shutdown()
-        server.http.server_close()
+def judging(serving: Any) -> Callable[[Callable[[str, int], Any]], OpenAiServer]:
+    """Starts the scripted server with a script that sees the prompt."""
+    return lambda say: serving(by_prompt(say), usage=None)
 
 
 def says(label: str) -> str:
@@ -128,8 +100,8 @@ def prefers(text: str) -> Callable[[str, int], str]:
     return say
 
 
-def test_the_prompts_are_the_published_ones_to_the_letter(serving: Any, tmp_path: Path) -> None:
-    judge = serving(lambda *_: says("equal to")).judge(tmp_path)
+def test_the_prompts_are_the_published_ones_to_the_letter(judging: Any, tmp_path: Path) -> None:
+    judge = judge_at(judging(lambda *_: says("equal to")), tmp_path)
     there, back = judge.prompts(A, B)
     assert there == SINGLE
     assert back == SINGLE.replace("乙", "丙").replace("甲{}", "乙").replace("丙", "甲{}")
@@ -137,11 +109,11 @@ def test_the_prompts_are_the_published_ones_to_the_letter(serving: Any, tmp_path
     assert render(TALK_B.turns) == "User: 头痛\nAI assistant: 不知道。"
 
 
-def test_only_the_prompt_and_the_model_are_sent(serving: Any, tmp_path: Path) -> None:
-    server = serving(prefers("甲"))
-    server.judge(tmp_path).judge(A, B)
+def test_only_the_prompt_and_the_model_are_sent(judging: Any, tmp_path: Path) -> None:
+    server = judging(prefers("甲"))
+    judge_at(server, tmp_path).judge(A, B)
     assert all(set(body) == {"model", "messages"} for body in server.bodies)
-    limited = server.judge(tmp_path / "other", max_tokens=900)
+    limited = judge_at(server, tmp_path / "other", max_tokens=900)
     limited.judge(A, B)
     assert server.bodies[-1]["max_tokens"] == 900
 
@@ -167,12 +139,12 @@ def test_planted_verdicts_of_both_orders_are_summed(
     outcome: str,
     flipped: bool,
     multi: bool,
-    serving: Any,
+    judging: Any,
     tmp_path: Path,
 ) -> None:
-    server = serving(lambda _, number: says((there, back)[number - 1]))
+    server = judging(lambda _, number: says((there, back)[number - 1]))
     pair = (TALK_A, TALK_B) if multi else (A, B)
-    ruling = server.judge(tmp_path).judge(*pair, multi)
+    ruling = judge_at(server, tmp_path).judge(*pair, multi)
     assert (ruling.scores, ruling.outcome, ruling.flipped) == (scores, outcome, flipped)
     assert len(server.bodies) == 2
 
@@ -203,72 +175,72 @@ def test_a_reply_is_read_as_the_authors_read_it(reply: str, label: str | None) -
 
 
 def test_prose_without_a_label_is_tried_three_times_and_is_no_verdict(
-    serving: Any, tmp_path: Path
+    judging: Any, tmp_path: Path
 ) -> None:
-    server = serving(lambda _, number: says("better than") if number == 1 else "I like both.")
-    judge = server.judge(tmp_path)
+    server = judging(lambda _, number: says("better than") if number == 1 else "I like both.")
+    judge = judge_at(server, tmp_path)
     ruling = judge.judge(A, B)
     assert (ruling.scores, ruling.outcome, ruling.flipped) == (None, "no verdict", False)
     assert [order.tries for order in ruling.orders] == [1, 3] and len(server.bodies) == 4
     counted = summarise([ruling])
     assert (counted["no verdict"], counted["win"], counted["win_rate"]) == (1, 0, None)
     # the useless replies are kept too: the same run again costs nothing and says the same
-    again = server.judge(tmp_path)
+    again = judge_at(server, tmp_path)
     assert again.judge(A, B) == ruling and again.endpoint.calls == 0
 
 
-def test_a_reply_that_broke_off_is_a_try_and_is_not_kept(serving: Any, tmp_path: Path) -> None:
+def test_a_reply_that_broke_off_is_a_try_and_is_not_kept(judging: Any, tmp_path: Path) -> None:
     replies = ["cut" + says("better than"), says("worse than"), says("better than")]
-    server = serving(lambda _, number: replies[number - 1])
-    judge = server.judge(tmp_path)
+    server = judging(lambda _, number: replies[number - 1])
+    judge = judge_at(server, tmp_path)
     assert judge.judge(A, B).outcome == "loss" and judge.endpoint.calls == 3
     assert len(list(tmp_path.rglob("*.json"))) == 2
 
 
-def test_a_label_off_the_last_line_counts_and_is_counted(serving: Any, tmp_path: Path) -> None:
+def test_a_label_off_the_last_line_counts_and_is_counted(judging: Any, tmp_path: Path) -> None:
     replies = [says("better than") + "\nI hope this helps.", says("worse than")]
-    server = serving(lambda _, number: replies[number - 1])
-    counted = summarise([server.judge(tmp_path).judge(A, B)])
+    server = judging(lambda _, number: replies[number - 1])
+    counted = summarise([judge_at(server, tmp_path).judge(A, B)])
     assert (counted["win"], counted["labels_not_on_last_line"]) == (1, 1)
 
 
 @pytest.mark.parametrize("model", ["gpt-3.5-turbo", "gpt-4-turbo", "", "gpt-40613"])
 def test_a_server_that_answers_for_another_model_is_refused(
-    model: str, serving: Any, tmp_path: Path
+    model: str, judging: Any, tmp_path: Path
 ) -> None:
-    server = serving(lambda *_: (model, says("better than")))
-    judge = server.judge(tmp_path)
+    server = judging(lambda *_: (model, says("better than")))
+    judge = judge_at(server, tmp_path)
     with pytest.raises(Refused, match="answered for the model"):
         judge.judge(A, B)
     assert judge.endpoint.calls == 1 and not list(tmp_path.rglob("*.json"))
 
 
 @pytest.mark.parametrize("model", ["gpt-4", "gpt-4-0613", "gpt-4-2024-05-13"])
-def test_a_dated_name_of_the_same_model_is_good(model: str, serving: Any, tmp_path: Path) -> None:
-    server = serving(lambda *_: (model, says("equal to")))
-    assert server.judge(tmp_path).judge(A, B).outcome == "tie"
-    other = serving(lambda *_: ("qwen", says("equal to")))
-    assert other.judge(tmp_path / "x", answers_as="qwen").judge(A, B).outcome == "tie"
+def test_a_dated_name_of_the_same_model_is_good(model: str, judging: Any, tmp_path: Path) -> None:
+    server = judging(lambda *_: (model, says("equal to")))
+    assert judge_at(server, tmp_path).judge(A, B).outcome == "tie"
+    other = judging(lambda *_: ("qwen", says("equal to")))
+    assert judge_at(other, tmp_path / "x", answers_as="qwen").judge(A, B).outcome == "tie"
 
 
-def test_two_equal_answers_are_asked_twice(serving: Any, tmp_path: Path) -> None:
-    server = serving(lambda _, number: says(("better than", "equal to")[number - 1]))
-    ruling = server.judge(tmp_path).judge(A, A)
+def test_two_equal_answers_are_asked_twice(judging: Any, tmp_path: Path) -> None:
+    server = judging(lambda _, number: says(("better than", "equal to")[number - 1]))
+    ruling = judge_at(server, tmp_path).judge(A, A)
     assert len(server.bodies) == 2 and ruling.scores == (15, 5)
 
 
-def test_a_failing_server_stops_the_run_and_is_no_verdict(serving: Any, tmp_path: Path) -> None:
+def test_a_failing_server_stops_the_run_and_is_no_verdict(judging: Any, tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
-        serving(lambda *_: 500).judge(tmp_path).judge(A, B)
+        judge_at(judging(lambda *_: 500), tmp_path).judge(A, B)
 
 
 def test_identifiers_are_masked_only_when_texts_leave_the_country(
-    serving: Any, tmp_path: Path
+    judging: Any, tmp_path: Path
 ) -> None:
     told = Said("q", "请打13800138000", "头痛？")
-    judge = serving(prefers("x")).judge(tmp_path)
+    judge = judge_at(judging(prefers("x")), tmp_path)
     assert "13800138000" not in judge.prompts(told, B_SAME)[0]
-    at_home = serving(prefers("x")).judge(tmp_path, leaves_country=False)
+    at_home = judge_at(judging(prefers("x")), tmp_path, leaves_country=False)
     assert "13800138000" in at_home.prompts(told, B_SAME)[0]
 
 
@@ -284,18 +256,18 @@ B_SAME = Said("q", "乙", "头痛？")
     ],
 )
 def test_what_cannot_be_judged_is_said_before_anything_is_sent(
-    a: Said, b: Said, multi: bool, told: str, serving: Any, tmp_path: Path
+    a: Said, b: Said, multi: bool, told: str, judging: Any, tmp_path: Path
 ) -> None:
-    server = serving(prefers("x"))
+    server = judging(prefers("x"))
     with pytest.raises(BadData, match=told):
-        server.judge(tmp_path).judge(a, b, multi)
+        judge_at(server, tmp_path).judge(a, b, multi)
     assert not server.bodies
 
 
 # The command.
 
 
-def prepare(folder: Path, server: Server, count: int = 12, **more: Any) -> list[str]:
+def prepare(folder: Path, server: OpenAiServer, count: int = 12, **more: Any) -> list[str]:
     """Answers of two models: a wins on even ids, b on odd ones; every third id is a tie by position."""
     for name, mark in (("a", 0), ("b", 1)):
         rows = [
@@ -304,10 +276,8 @@ def prepare(folder: Path, server: Server, count: int = 12, **more: Any) -> list[
             for i in range(count)
         ]  # fmt: skip
         (folder / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
-    config = server.config(cache=str(folder / "cache"), **more).model_dump(exclude_defaults=True)
-    config.pop("cache")
-    lines = [f"{key} = {json.dumps(value)}" for key, value in config.items()]
-    lines.append(f"cache = {json.dumps(str(folder / 'cache'))}")
+    settings = {"base_url": server.url, "model": "gpt-4", "cache": str(folder / "cache"), **more}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     (folder / "judge.toml").write_text("\n".join(lines), encoding="utf-8")
     names = [str(folder / name) for name in ("judge.toml", "a.json", "b.json")]
     return [*names, "--out", str(folder / "out.json")]
@@ -319,16 +289,15 @@ def plain(prompt: str, _: int) -> str:
 
 
 def test_the_command_estimates_judges_and_goes_on_where_it_stopped(
-    serving: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    judging: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = serving(lambda prompt, number: plain(prompt, number) if number <= 9 else 401)
-    arguments = prepare(tmp_path, broken)
+    server = judging(lambda prompt, number: plain(prompt, number) if number <= 9 else 401)
+    arguments = prepare(tmp_path, server)
     assert main([*arguments, "--estimate"]) == 0
-    assert "12 cases: 24 calls, 72 at most" in capsys.readouterr().out and not broken.bodies
+    assert "12 cases: 24 calls, 72 at most" in capsys.readouterr().out and not server.bodies
     assert main(arguments) == 2 and not (tmp_path / "out.json").exists()
-    whole = serving(plain)
-    arguments = prepare(tmp_path, whole)
-    assert main(arguments) == 0 and len(whole.bodies) == 24 - 9
+    server.say, asked = by_prompt(plain), len(server.bodies)
+    assert main(arguments) == 0 and len(server.bodies) == asked + 24 - 9
     assert "15 calls, 45 at most" in capsys.readouterr().out
     found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert (found["win"], found["loss"], found["tie"], found["no verdict"]) == (4, 4, 4, 0)
@@ -336,10 +305,17 @@ def test_the_command_estimates_judges_and_goes_on_where_it_stopped(
     assert found["first_shown"] == pytest.approx((8 + 8) / 24)
     assert {g: c["win"] for g, c in found["by_group"].items()} == {"组0": 4, "组1": 0}
     assert found["rulings"][1]["outcome"] == "loss" and found["rulings"][1]["scores"] == [0, 20]
+    assert (found["model_a"], found["model_b"]) == ("a", "b")
+    rows = read_rows(tmp_path / "out.json")
+    assert [row["winner"] for row in rows[:4]] == ["tie", "b", "a", "tie"]
+    assert rows[0]["order_flip"] and rows[1]["scores"] == {"a": 0, "b": 20}
+    told = summary(rows)
+    assert (told["win"], told["loss"], told["tie"], told["flips"]["count"]) == (4, 4, 4, 4)
+    assert told["flips"]["first_shown"]["count"] == 16 and set(told["by_intent"]) == {"组0", "组1"}
     low, high = found["win_interval"]
     assert low < 1 / 3 < high
-    assert not set(broken.prompts[:9]) & set(whole.prompts)
-    assert main(arguments) == 0 and len(whole.bodies) == 15
+    assert not set(server.prompts[:9]) & set(server.prompts[asked:])
+    assert main(arguments) == 0 and len(server.bodies) == asked + 15
 
 
 @pytest.mark.parametrize(
@@ -353,18 +329,63 @@ def test_the_command_estimates_judges_and_goes_on_where_it_stopped(
 def test_a_run_over_its_cap_is_refused_before_the_first_call(
     more: dict[str, Any],
     told: str,
-    serving: Any,
+    judging: Any,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    server = serving(plain)
+    server = judging(plain)
     assert main(prepare(tmp_path, server, **more)) == 2
     assert re.search(re.escape(told), capsys.readouterr().err) and not server.bodies
 
 
-def test_the_cap_holds_while_it_runs(serving: Any, tmp_path: Path) -> None:
-    server = serving(lambda *_: "no label")
-    judge = server.judge(tmp_path, max_calls=4)
+def test_the_cap_holds_while_it_runs(judging: Any, tmp_path: Path) -> None:
+    server = judging(lambda *_: "no label")
+    judge = judge_at(server, tmp_path, max_calls=4)
     with pytest.raises(ConfigError, match="max_calls: the 4 calls"):
         judge.judge(A, B)
     assert len(server.bodies) == 4
+
+
+def test_both_models_need_a_name(judging: Any, tmp_path: Path, capsys: Any) -> None:
+    arguments = prepare(tmp_path, judging(plain))
+    assert main([arguments[0], arguments[1], arguments[1]]) == 2
+    assert "both models are called a" in capsys.readouterr().err
+    assert main([*arguments, "--names", "ours", "theirs"]) == 0
+    assert {row["model_b"] for row in read_rows(tmp_path / "out.json")} == {"theirs"}
+
+
+RULING = {
+    "id": "1", "intent": "x", "department": "", "outcome": "win", "scores": [20, 0], "lengths": [3, 4],
+    "orders": [{"label": "better", "tries": 1}, {"label": "worse", "tries": 1}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"outcome": "won"}, "ruling 1: is not what"),
+        ({"outcome": "no verdict"}, "ruling 1: is not what"),
+        ({"orders": [{"label": "best"}, {"label": "worse"}]}, "ruling 1: is not what"),
+        ({"scores": [20]}, "ruling 1: is not what"),
+        ({"scores": ["a", "b"]}, "ruling 1: scores"),
+        ({"id": 7}, "ruling 1: id is missing"),
+        ({"intent": 3}, "ruling 1: intent"),
+        (None, "no `rulings` with model_a"),
+    ],
+)
+def test_a_damaged_file_of_rulings_is_named(change: Any, told: str, tmp_path: Path) -> None:
+    found = {"judge": "llm:m", "model_a": "a", "model_b": "b", "rulings": [RULING | (change or {})]}
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps([] if change is None else found), "utf-8")
+    with pytest.raises(BadData, match=f"r.json.*{told}"):
+        read_rows(file)
+
+
+def test_a_model_that_got_no_points_has_no_ratio() -> None:
+    lost = [
+        {"id": str(n), "model_a": "a", "model_b": "b", "winner": "b", "scores": {"a": 0, "b": 20}, "intent": "x"}
+        for n in range(5)
+    ]  # fmt: skip
+    found = summary(lost)
+    assert found["ratio"] is None and found["by_intent"]["x"]["ratio"] is None
+    json.dumps(found, allow_nan=False)

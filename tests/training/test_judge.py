@@ -22,7 +22,7 @@ from training import endpoint, judge_form
 from training.answer_files import Said
 from training.data import BadData
 from training.endpoint import Question
-from training.judge import Judge, JudgeConfig, Pair, main, summary
+from training.judge import Judge, JudgeConfig, Pair, main, run, summary
 from training.judge_rows import both, read_rows, vetoed
 from training.judge_summary import controlled
 
@@ -583,6 +583,32 @@ def test_a_kept_reply_that_is_damaged_is_asked_again(serving: Any, tmp_path: Pat
     victim = next((tmp_path / "cache").rglob("*.json"))
     victim.write_text(victim.read_text(encoding="utf-8")[:40], encoding="utf-8")
     assert main(arguments) == 0 and len(server.bodies) == 2 * len(CASES) + 1
+
+
+def test_a_reply_is_kept_for_its_server_model_and_temperature_alone(
+    serving: Any, tmp_path: Path
+) -> None:
+    server = serving(planted)
+    asked = len(CASES) * 2
+    for number, more in enumerate(({}, {"temperature": 0.0}, {"temperature": 1.0}, {"model": "other"}), 1):  # fmt: skip
+        for _ in range(2):
+            assert main(command(tmp_path, server, **more)) == 0
+            assert len(server.bodies) == number * asked
+    other = serving(planted)
+    assert main(command(tmp_path, other)) == 0 and len(other.bodies) == asked
+
+
+def test_the_same_question_at_the_same_time_is_asked_once(serving: Any, tmp_path: Path) -> None:
+    def slow(body: dict[str, Any], _: int) -> str:
+        time.sleep(0.1)
+        return planted(body)
+
+    server = serving(slow)
+    judge = Judge(config(server, workers=4), ("a", "b"), tmp_path)
+    pair = Pair(Said("q", "好1", "头痛？"), Said("q", "好2", "头痛？"))
+    rows, stopped = run(judge, [pair] * 4)
+    assert stopped is None and len(server.bodies) == 2
+    assert all(row == rows[0] for row in rows)
 
 
 def test_models_need_two_names(serving: Any, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from huatuo.errors import NoData
-from tests.training.openai_server import OpenAiServer
+from tests.training.openai_server import OpenAiServer, finish
 from tests.training.test_judge import serving
 from training.data import BadData
 from training.rubric_cases import Criterion, Label, RubricCase, read_cases, read_labels
@@ -104,6 +104,41 @@ def test_planted_grades_give_the_scores_computed_by_hand(serving: Any, tmp_path:
     )
 
 
+def test_a_batch_gives_the_same_grades_at_half_the_price_and_asks_equal_answers_once(
+    serving: Any, tmp_path: Path, capsys: Any
+) -> None:
+    server = serving(planted)
+    prices = {"price_in": 100.0, "price_out": 100.0, "confirm_above": 0.25}
+    arguments = [*prepare(tmp_path, server, **prices), "--every-s", "0.02"]
+    second = tmp_path / "a1.jsonl"  # its answer to q1 is the first file's: two criteria less to ask
+    lines(second, [{"id": id, "answer": ANSWERS[id][id == "q0"]} for id in ANSWERS])
+    assert main(arguments) == 2 and "is more than confirm_above" in capsys.readouterr().err
+    assert main([*arguments, "--in-batches", "--estimate"]) == 0 and not server.created
+    waiting = [True]
+
+    def expires(there: OpenAiServer, batch: dict[str, Any]) -> None:
+        if waiting:
+            batch["status"] = "in_progress"
+        else:
+            finish(there, batch, "expired", only=5)
+            waiting.append(True)  # the rest makes the next batch
+
+    server.on_batch = expires
+    assert main([*arguments, "--in-batches", "--no-wait"]) == 4
+    waiting.clear()
+    assert main([*arguments, "--in-batches", "--no-wait"]) == 4
+    server.on_batch = finish
+    assert main([*arguments, "--in-batches"]) == 0
+    assert server.created == 2 and len(server.bodies) == 5 + 3
+    kept = (tmp_path / "out" / "r.jsonl").read_bytes()
+    rows = [json.loads(row) for row in kept.splitlines()]
+    assert [row["score"] for row in rows] == [0.2, 1.0, 1.0, 1.0]
+    found = json.loads((tmp_path / "out" / "r.json").read_text("utf-8"))
+    assert found["spent"]["calls"] == 0  # nothing was asked but in batches
+    assert main(arguments) == 0 and len(server.bodies) == 8
+    assert (tmp_path / "out" / "r.jsonl").read_bytes() == kept
+
+
 @pytest.mark.parametrize(
     "reply",
     ["It is met.", '{"criteria_met": true}', '{"explanation": "", "criteria_met": "yes"}', "[]", "",
@@ -126,7 +161,9 @@ def test_what_cannot_be_read_leaves_the_case_without_a_score_and_is_never_not_me
 
 def test_a_cap_stops_it_and_the_next_run_goes_on(serving: Any, tmp_path: Path, capsys: Any) -> None:
     server = serving(planted)
-    assert main(prepare(tmp_path, server, max_calls=4, workers=1)) == 3
+    few = prepare(tmp_path, server, max_calls=4, workers=1)
+    assert main(few) == 2 and "will stop it on its way" in capsys.readouterr().err
+    assert main([*few, "--yes"]) == 3
     assert "max_calls" in (said := capsys.readouterr().err) and "1 of 4 answers are graded" in said
     dear = prepare(tmp_path, server, price_in=9e3, price_out=9e3)
     assert main(dear) == 2 and "confirm_above" in capsys.readouterr().err
