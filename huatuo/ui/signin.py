@@ -15,7 +15,12 @@ from huatuo.ui.plain import field, form_of, plain, problem_box, username
 from huatuo.ui.text import Language, say
 from reviews.people import RESET, Invitation
 
-HOME = {"adjudicator": "compare", "physician": "compare", "researcher": "results", "admin": "admin"}
+HOME = {
+    "adjudicator": "adjudicate",
+    "physician": "compare",
+    "researcher": "results",
+    "admin": "admin",
+}
 """The first page of each role."""
 
 

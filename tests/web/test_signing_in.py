@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from huatuo import accounts as rules
+from huatuo.accounts import Role
+from huatuo.ui import frame
+from huatuo.ui.signin import Ways
 
 PASSWORD = "correct horse battery"
 
@@ -59,6 +62,18 @@ def test_an_invited_physician_chooses_a_password_and_lands_on_the_page(site: Any
         assert (done.status_code, done.headers["location"]) == (303, "/zh/compare/")
         assert client.get("/zh/compare/").status_code == 200
         assert client.get(where).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("role", "first"),
+    [("physician", "compare"), ("adjudicator", "adjudicate"), ("researcher", "results"), ("admin", "admin")],
+)  # fmt: skip
+def test_everybody_lands_on_the_page_of_their_work(site: Any, role: str, first: str) -> None:
+    pages = Ways(site.accounts, {name: cast(Role, least) for name, least in frame.PAGES})
+    token = site.token(f"Landing {role}", role)
+    assert pages.home(token, "en") == f"/en/{first}/"
+    few = Ways(site.accounts, {"chat": "visitor"})  # an app without that page
+    assert few.home(token, "zh") == "/zh/chat/"
 
 
 def test_the_account_page_changes_the_password(site: Any) -> None:
