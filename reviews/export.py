@@ -34,7 +34,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -43,7 +42,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reviews import audit, filing, parquet
+from reviews import audit, filing, parquet, software
 from reviews.asof import Selection, in_training, select, standing
 from reviews.card import Told, card
 from reviews.comparisons import find_comparison
@@ -183,7 +182,7 @@ def _write_files(
         problems = db.conn.execute(query, (rows,)).fetchone()[0]
         hashes = {name: _sha256(folder / name) for name in (*counts, "README.md")}
         if recipe:
-            check_same(db, recipe, hashes, _commit())
+            check_same(db, recipe, hashes, software.commit())
     content = {
         "schema": SCHEMA,
         "created_at": iso(database.clock()),
@@ -194,7 +193,7 @@ def _write_files(
         "erased_comparisons": len(erased),
         "reports_in_log": problems,
         "audit": {"rows": rows, "last_hash": last_hash},
-        "commit": _commit(),
+        "commit": software.commit(),
         "pyarrow": parquet.version(),
     }
     text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
@@ -256,21 +255,6 @@ def _sync(folder: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-def _commit() -> str | None:
-    """The project's git commit, with `+` when files were changed; None when unknown."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, timeout=10)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    if head.returncode or changed.returncode:
-        return None
-    return head.stdout.decode().strip() + ("+" if changed.stdout.strip() else "")
 
 
 def main(arguments: list[str] | None = None) -> int:

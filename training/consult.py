@@ -70,15 +70,12 @@ class Cast:
                     raise ConfigError(f"{flag}: no file in configs/models names {name}")
         if len(set(self.models)) != len(self.models) or not self.models:
             raise ConfigError("--models: name at least one model, and each once")
-        far = [name for name in self._asked() if self.known[name].leaves_country]
-        if far and not self.consent:
+        asked = [name for name in (*self.models, self.patient) if name != RULE]
+        far = [name for name in asked if not self.known[name].may_ask(self.consent)]
+        if far:
             raise ConfigError(
                 f"{far[0]} is on a server abroad; --consent names what allows the cases to be sent there"
             )
-
-    def _asked(self) -> list[str]:
-        patient = () if self.patient == RULE else (self.patient,)
-        return [name for name in (*self.models, *patient) if self.known[name].engine == "remote"]
 
     def recorded(self, name: str, *, answers: bool = True) -> dict[str, object]:
         """What the record keeps of a model's settings; answers: by the protocol, if there is one."""

@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import itertools
 import json
+import os
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -115,14 +116,21 @@ async def collect(
 
 
 def _read_kept(kept: Path) -> dict[tuple[str, str], str]:
+    """(model, question id) -> answer, of the whole lines; a line that a kill tore is cut off.
+
+    Raises NoData naming file and line for damage before the end.
+    """
     if not kept.exists():
         return {}
+    whole = kept.read_bytes()
+    if not whole.endswith(b"\n"):  # else the next answer would be glued to the torn one
+        os.truncate(kept, whole.rfind(b"\n") + 1)
     found = {}
-    for line in kept.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
         try:
             model, key, said = json.loads(line)
-        except ValueError:  # the last line of a run that was killed while writing it
-            continue
+        except ValueError:
+            raise NoData(f"{kept}, line {number}: not a kept answer; remove the line") from None
         found[model, key] = said
     return found
 

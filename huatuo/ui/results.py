@@ -34,7 +34,6 @@ def build(shelf: Shelf, pool: Pool, accounts: Accounts, language: Language) -> g
                 show_label=False,
                 container=False,
                 interactive=True,
-                filterable=False,
                 elem_id="study",
                 allow_custom_value=True,  # the record knows the studies, also after a restart
             )
@@ -61,6 +60,9 @@ def build(shelf: Shelf, pool: Pool, accounts: Accounts, language: Language) -> g
 
         def choose(name: str | None, request: gr.Request) -> list[Any]:
             accounts.require(request, ROLE)
+            if name and name not in reading.votes_by_study(shelf.store):  # the box takes any text
+                frame.ask_first(say("results.no_such_study", language), language)
+                return [gr.skip()] * 2
             return draw(name or ALL)
 
         def compute(name: str | None, request: gr.Request) -> list[Any]:
