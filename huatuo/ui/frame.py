@@ -135,6 +135,8 @@ def explain(error: Exception, language: Language, **values: object) -> str:
         if key in TEXT:
             words = TEXT[key][language]
             if "{why}" in words:
+                if not is_told(error):  # written for the command line: it may name a path
+                    break
                 values = {**values, "why": reason(error, language)}
             return words.format(**values) if values else words
     code = secrets.token_hex(3)
@@ -147,8 +149,15 @@ def reason(error: Exception, language: Language) -> str:
 
     text/errors.py holds the sentences; one that it lacks stays in English.
     """
-    words = TEXT.get(f"why.{getattr(error, 'why', error)}")
-    return words[language].format(**getattr(error, "values", {})) if words else str(error)
+    if not is_told(error):
+        return str(error)
+    words = TEXT[f"why.{getattr(error, 'why', error)}"]
+    return words[language].format(**getattr(error, "values", {}))
+
+
+def is_told(error: Exception) -> bool:
+    """Whether text/errors.py has the raised sentence."""
+    return f"why.{getattr(error, 'why', error)}" in TEXT
 
 
 def place(where: str, language: Language) -> str:
