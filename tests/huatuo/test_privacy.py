@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from huatuo.privacy import KINDS, is_card_number, is_id_number, kind_name, mask
+from huatuo.check_digits import is_card_number, is_id_number
+from huatuo.privacy import KINDS, kind_name, mask
 
 GONE = [
     ("手机13800138000请回电", "手机【电话】请回电"),
