@@ -334,5 +334,7 @@ def _sample(
 
 
 def _shown(text: str, most: int = LONGEST) -> str:
+    if not text.strip():
+        return "(empty)"
     left = len(text) - most
     return text if left <= 0 else f"{text[:most]}… ({left:,} characters more)"

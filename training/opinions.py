@@ -154,7 +154,7 @@ def voted(path: str, study: str, models: Sequence[str]) -> Opinion:
     if not path:
         return Opinion()
     votes = read_votes(_path(path), study, models)
-    figures, stick = of_votes(votes)
+    figures, stick = of_votes(votes, models)
     return Opinion(figures, {f"votes: {votes.source}": votes.sha256}, (stick,))
 
 

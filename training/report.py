@@ -27,6 +27,10 @@ __all__ = [
     "CsvLog", "Page", "bars", "curves", "read_columns", "reliability", "scatter", "svg", "wilson",
 ]  # fmt: skip
 
+SHORT = 24
+"""Characters of a cell that is not broken on a narrow screen, where its table scrolls by itself."""
+_INTERVAL = re.compile(r"[-+]?\d[\d.,]* \[[^\]]{1,24}\]( of \d+)?")
+"""A value with its interval: never broken."""
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2933; --paper: #fbfbf8; --panel: #ffffff; --muted: #5b6770;
   --line: #e3e5e0; --series-1: #0f766e; --series-2: #2a6f97; --series-3: #b45309; --series-4: #6b4e9b }
@@ -47,9 +51,11 @@ a { color: var(--series-1) }
 .wide { overflow-x: auto; margin: 12px 0 20px }
 table { border-collapse: collapse; font-size: 14px; line-height: 1.5; min-width: 50% }
 caption, figcaption { text-align: left; color: var(--muted); font-size: 13px; line-height: 1.6; padding: 4px 0 }
+caption { position: sticky; left: 0; max-width: min(68ch, calc(100vw - 32px)) }
 th, td { text-align: left; vertical-align: top; padding: 6px 20px 6px 0; border-bottom: 1px solid var(--line) }
 th { color: var(--muted); font-weight: 600; border-bottom-color: var(--muted) }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+td.interval { font-variant-numeric: tabular-nums; white-space: nowrap }
 figure { margin: 16px 0 24px; break-inside: avoid; overflow-x: auto }
 figure svg { display: block; width: 100%; height: auto; overflow: visible }
 figure svg text { font-family: inherit !important }
@@ -64,6 +70,7 @@ figure svg text { font-family: inherit !important }
   justify-content: space-between; gap: 12px; flex-wrap: wrap }
 .answers h4 span { font-weight: 400; font-variant-numeric: tabular-nums }
 @media (max-width: 640px) { figure svg { min-width: 520px } body { padding: 20px 16px 64px } .answers { grid-template-columns: 1fr }
+  td.short { white-space: nowrap }
   .answers > div + div { border-left: 0; border-top: 1px solid var(--line) } }
 @media print { body { max-width: none; padding: 0; font-size: 11pt } nav { display: none } .wide { overflow: visible } }
 """
@@ -246,7 +253,13 @@ def _number_class(right: bool) -> str:
 
 
 def _data_cell(value: Any, right: bool) -> str:
-    return f"<td{_number_class(right)}>{html.escape(_shown(value))}</td>"
+    text = _shown(value)
+    kind = _number_class(right)
+    if not right and _INTERVAL.fullmatch(text):
+        kind = ' class="interval"'
+    elif not right and len(text) <= SHORT:
+        kind = ' class="short"'
+    return f"<td{kind}>{html.escape(text)}</td>"
 
 
 def _shown(value: Any) -> str:

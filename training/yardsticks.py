@@ -141,18 +141,21 @@ def _vote(row: Mapping[str, Any]) -> tuple[str, VoteCount]:
                                   row["choice"], row["left_is"], int(row["rater"]), 1)  # fmt: skip
 
 
-def of_votes(votes: Votes) -> tuple[dict[str, Any], Yardstick]:
-    """(figures for JSON, the yardstick): wins, ties, losses with Wilson intervals, and the board's scores."""
+def of_votes(votes: Votes, order: Sequence[str] = ()) -> tuple[dict[str, Any], Yardstick]:
+    """(figures for JSON, the yardstick): wins, ties, losses with Wilson intervals, and the board's scores.
+
+    order: of the models in a pair, where it is not that of their names.
+    """
     found = stats.pairs(votes.rows)
     board = stats.board(votes.rows)
     figures: dict[str, Any] = {
         "votes": len(votes.rows), "raters": votes.raters, "left_out": votes.left_out,
         "source": votes.source, "clustered_by": board.clustered_by, "notes": list(board.notes),
-        "pairs": [
+        "pairs": _in_order([
             {"a": p.first, "b": p.second, "win": p.wins, "tie": p.ties + p.both_bad, "loss": p.losses,
              "both_bad": p.both_bad, "share": _points(votes, (p.first, p.second)), "win_interval": list(p.win_interval), "loss_interval": list(p.loss_interval)}
             for p in found
-        ],
+        ], order),
         "board": [
             {"model": r.name, "score": r.score.value, "interval": [r.score.low, r.score.high], "votes": r.votes,
              "rank": r.rank, "group": r.group}
@@ -181,6 +184,22 @@ def of_votes(votes: Votes) -> tuple[dict[str, Any], Yardstick]:
         frozenset(sure),
         each,
     )
+
+
+def _in_order(pairs: list[dict[str, Any]], order: Sequence[str]) -> list[dict[str, Any]]:
+    """The pairs with the model first that stands first in `order`."""
+    place = {model: number for number, model in enumerate(order)}
+    turned = []
+    for pair in pairs:
+        if place.get(pair["a"], 0) > place.get(pair["b"], 0):
+            share = pair["share"]
+            pair = {
+                **pair, "a": pair["b"], "b": pair["a"], "win": pair["loss"], "loss": pair["win"],
+                "win_interval": pair["loss_interval"], "loss_interval": pair["win_interval"],
+                "share": {"value": 1 - share["value"], "low": 1 - share["high"], "high": 1 - share["low"]},
+            }  # fmt: skip
+        turned.append(pair)
+    return sorted(turned, key=lambda pair: (place.get(pair["a"], 0), place.get(pair["b"], 0)))
 
 
 def _points(votes: Votes, pair: Pair, resamples: int = 2000) -> dict[str, float]:

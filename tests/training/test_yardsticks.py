@@ -82,7 +82,12 @@ def test_votes_are_read_from_a_record_and_from_its_export_alike(tmp_path: Path) 
     other, again = of_votes(exported)
     assert {**figures, "source": ""} == {**other, "source": ""} and stick == again
     assert (figures["votes"], figures["raters"]) == (4, 1)
-    assert figures["pairs"][0]["tie"] == 2 and figures["pairs"][0]["both_bad"] == 1
+    pair = figures["pairs"][0]
+    assert pair["tie"] == 2 and pair["both_bad"] == 1
+    (turned,) = of_votes(record, ("poor", "good"))[0]["pairs"]
+    assert (turned["a"], turned["win"], turned["loss"]) == ("poor", pair["loss"], pair["win"])
+    assert turned["share"]["value"] == pytest.approx(1 - pair["share"]["value"])
+    assert turned["share"]["low"] == pytest.approx(1 - pair["share"]["high"])
     with pytest.raises(ConfigError, match="holds neither"):
         read_votes(tmp_path / "nowhere", "", ("good", "poor"))
     file = tmp_path / "out/votes.csv"
