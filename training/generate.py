@@ -27,7 +27,8 @@ from huatuo.messages import Conversation
 from huatuo.toml import ROOT
 from training.answer_cache import AnswerCache, Kept, Key, count_failures, digest
 from training.contestants import Contestant, find
-from training.questions import BenchmarkConfig, Questions, asked, read
+from training.data import BadData
+from training.questions import BenchmarkConfig, Questions, asked, is_about, read
 
 if TYPE_CHECKING:
     from training.batched import LocalModel
@@ -85,11 +86,16 @@ def answers(contestant: Contestant, benchmarks: Sequence[Questions], how: How) -
 
 
 def _ready(contestant: Contestant, questions: Questions) -> Answers:
-    """Answers of a file, by the items' ids. Raises NoData when none fits: the file is about other questions."""
+    """Answers of a file, by the items' ids. Raises NoData when no id fits, BadData for an answer to another question."""
     assert contestant.said is not None
     by = {}
     for item in questions.items:
         said = contestant.said.get(item.id)
+        if said and not is_about(said.question, item):
+            raise BadData(
+                f"{said.place}: id {item.id} answers another question than {questions.name} asks: {said.question[:40]!r}, "
+                f"not {item.question[:40]!r}"
+            )
         by[item.id] = Kept(said.answer, "stop") if said else Kept("", "error", "Missing: no answer in the file")  # fmt: skip
     if not any(kept.is_answer for kept in by.values()):
         raise NoData(

@@ -92,6 +92,12 @@ def asked(item: Item) -> Conversation:
     return (*item.before, Message("user", text))
 
 
+def is_about(question: str, item: Item) -> bool:
+    """Whether a question that a file tells is the item's, or holds it as a prompt does; none told counts as the same."""
+    told, own = ("".join(text.split()) for text in (question, item.question))
+    return not told or own in told
+
+
 def read(config: BenchmarkConfig, seed: int) -> Questions:
     """The questions. Raises BadData with file and line, NoData for none, ConfigError for a wrong setting."""
     if bool(config.file) == bool(config.set or config.folder):

@@ -18,6 +18,7 @@ from huatuo.config import Generation
 from huatuo.errors import ConfigError, HuatuoError, NoData
 from huatuo.toml import ROOT
 from tests.training.answering_server import AnsweringServer
+from training.data import BadData
 from training.evaluate import EvaluateConfig, evaluate, main
 from training.gate import GateConfig, check
 from training.questions import BenchmarkConfig
@@ -350,7 +351,150 @@ def test_the_judge_may_be_asked_from_here(made: dict[str, Any], tmp_path: Path) 
     server.close()
 
 
+def test_two_judges_stand_beside_each_other(made: dict[str, Any], tmp_path: Path) -> None:
+    orders = {"win": ("better", "worse"), "loss": ("worse", "better"), "tie": ("equal", "equal")}
+    rulings = [
+        {"id": str(n), "intent": "", "department": "内科", "outcome": outcome, "lengths": [20, 9],
+         "scores": {"win": [20, 0], "loss": [0, 20], "tie": [10, 10]}[outcome],
+         "orders": [{"label": label} for label in orders[outcome]]}
+        for n in range(24) for outcome in [("win", "loss", "tie")[n % 3]]
+    ]  # fmt: skip
+    authors = tmp_path / "authors.json"
+    found = {"judge": "llm:toy", "model_a": "poor", "model_b": "good", "rulings": rulings}
+    authors.write_text(json.dumps(found), "utf-8")
+    gate = GateConfig(candidate="good", baseline="poor", margins={"judge": 0.0})
+    files = (verdicts(tmp_path), str(authors))
+    report = evaluate(config(tmp_path, [made["good"], made["poor"]], made["questions"], judge=files, gate=gate))  # fmt: skip
+    assert report["judge"]["judges"] == ["llm:toy", "llm:toy, the authors' protocol"]
+    stronger, theirs = report["judge"]["pairs"]
+    assert (stronger["win"], stronger["loss"]) == (15, 6)  # as if it were alone
+    assert (theirs["model_a"], theirs["win"], theirs["tie"], theirs["loss"]) == ("poor", 8, 8, 8)
+    sticks = report["agreement"]["yardsticks"]
+    assert sticks[:2] == ["judge llm:toy", "judge llm:toy, the authors' protocol"]
+    checks = {row["name"]: row["difference"] for row in report["gate"]["checks"]}
+    assert checks["judge, llm:toy"] == pytest.approx(15 / 21 - 0.5)
+    assert checks["judge, llm:toy, the authors' protocol"] == pytest.approx(0.0)
+    assert "the authors&#x27; protocol" in (tmp_path / "out/report.html").read_text("utf-8")
+    copy = tmp_path / "again.jsonl"
+    copy.write_text((tmp_path / "verdicts.jsonl").read_text("utf-8"), "utf-8")
+    with pytest.raises(
+        BadData, match=r"again\.jsonl: id 0: the same judge says it in verdicts\.jsonl"
+    ):
+        evaluate(config(tmp_path, [made["good"], made["poor"]], made["questions"], judge=(files[0], str(copy))))  # fmt: skip
+
+
+def test_a_judges_cap_holds_for_all_pairs_together(made: dict[str, Any], tmp_path: Path) -> None:
+    from tests.training.openai_server import OpenAiServer
+    from tests.training.test_judge import form
+
+    server = OpenAiServer(lambda body, number: form("1" if number % 2 else "2"))
+    judge = tmp_path / "judge.toml"
+    judge.write_text(
+        f'base_url = "{server.url}"\nmodel = "toy"\nworkers = 1\nmax_calls = 60\ncache = "{tmp_path / "judged"}"\n', "utf-8"
+    )  # fmt: skip
+    other = [{"id": str(n), "answer": f"第{n}种说法。"} for n in range(24)]
+    models = [made["good"], made["poor"], write(tmp_path / "third.jsonl", other)]
+    wanted = config(tmp_path, models, made["questions"], judge_config=str(judge))
+    with pytest.raises(ConfigError, match="max_calls, 60, will stop it on its way"):
+        evaluate(wanted)  # 2 pairs of 24 questions in two orders: 96
+    assert not server.bodies
+    with pytest.raises(ConfigError, match="the 60 calls allowed are used up"):
+        evaluate(wanted, yes=True)
+    assert len(server.bodies) == 60
+    server.close()
+
+
+def test_what_is_wrong_is_told_before_anything_is_answered(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    server = AnsweringServer(lambda q: "建议就医。")
+    models = [server.file(tmp_path, "far"), made["good"]]
+    gate = GateConfig(candidate="far", baseline="nobody", margins={"gleu": 0.0})
+    for more in (
+        {"gate": gate},
+        {"gate": gate.model_copy(update={"baseline": "good", "benchmarks": ("x",)})},
+        {"gate": gate.model_copy(update={"report": "nothing.json"})},
+        {"votes": str(tmp_path)},
+        {"multiturn": str(tmp_path / "none.json")},
+        {"judge": (str(tmp_path / "none.jsonl"),)},
+        {"judge_config": str(tmp_path / "none.toml")},
+    ):
+        with pytest.raises(HuatuoError):
+            evaluate(config(tmp_path, models, made["questions"], **more))
+    assert not server.asked
+    server.close()
+
+
+def test_an_answer_to_another_question_of_the_same_id_is_an_error(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = [{"id": str(n), "question": f"第{n}个问题，我头痛{n}天了 怎么办", "answer": "休息。"} for n in range(24)]  # fmt: skip
+    same = write(tmp_path / "same.jsonl", rows)
+    assert (
+        evaluate(config(tmp_path, [same], made["questions"]))["metrics"]["own"]["questions"] == 24
+    )
+    rows[5]["question"] = "别的问题"
+    with pytest.raises(BadData, match=r"other\.jsonl:6: id 5 answers another question than own"):
+        evaluate(config(tmp_path, [write(tmp_path / "other.jsonl", rows)], made["questions"]))
+
+
 # The gate.
+
+
+def test_the_baseline_may_stand_in_an_earlier_report_on_the_same_questions(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    margins = {"rouge-l": 0.02, "distinct-2": 0.5, "finished": 0.0, "judge": 0.1}
+    together = GateConfig(candidate="poor", baseline="good", margins=margins)
+    before = evaluate(config(tmp_path / "a", [made["good"]], made["questions"]))
+    both = evaluate(config(tmp_path / "b", [made["good"], made["poor"]], made["questions"]))
+    apart = together.model_copy(update={"report": str(tmp_path / "a/out/report.json")})
+    alone = evaluate(config(tmp_path / "c", [made["poor"]], made["questions"], gate=apart))
+    paired = {row["name"]: row for row in check(together, both)["checks"]}
+    found = {row["name"]: row for row in alone["gate"]["checks"]}
+    assert [row["passed"] for row in found.values()] == [False, True, True, False]
+    for name in ("rouge-l, own", "distinct-2, own", "finished, own"):
+        assert found[name]["difference"] == pytest.approx(paired[name]["difference"])
+    one, two = (r["metrics"]["own"]["scores"][m]["rouge-l"] for r, m in ((alone, "poor"), (before, "good")))  # fmt: skip
+    (low, _), (_, over) = one["interval"], two["interval"]
+    apart_by = ((one["value"] - low) ** 2 + (over - two["value"]) ** 2) ** 0.5
+    row = found["rouge-l, own"]
+    assert row["low"] == pytest.approx(row["difference"] - apart_by)
+    assert "cannot be told across two reports" in found["judge"]["why"]
+    assert alone["gate"]["report"]["sha256"] == alone["files"]["baseline: report.json"]
+    assert "of an earlier report (report.json" in (tmp_path / "c/out/report.html").read_text(
+        "utf-8"
+    )
+
+
+def test_an_earlier_report_that_was_made_otherwise_is_no_baseline(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    earlier = tmp_path / "a/out/report.json"
+    evaluate(config(tmp_path / "a", [made["good"]], made["questions"]))
+    gate = GateConfig(candidate="poor", baseline="good", report=str(earlier), margins={"gleu": 0.1})
+    wanted = config(tmp_path / "b", [made["poor"]], made["questions"], gate=gate)
+    sound = json.loads(earlier.read_text("utf-8"))
+    for path, value, told in (
+        (("convention", "bleu"), "sentence", "convention was"),
+        (("benchmarks", "own", "items"), 23, "own: items was 23 in"),
+        (("benchmarks", "own", "files"), {"q.jsonl": "0"}, "own: files was"),
+        (("benchmarks",), {}, "has no benchmark own"),
+        (("metrics", "own", "scored"), "x", "other questions were scored"),
+        (("models",), {"else": {}}, "good is not in"),
+        (("models",), [], "is no report.json"),
+    ):
+        changed = json.loads(json.dumps(sound))
+        place = changed
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        earlier.write_text(json.dumps(changed), "utf-8")
+        with pytest.raises(HuatuoError, match=told):
+            evaluate(wanted)
+    earlier.write_text("{", "utf-8")
+    with pytest.raises(BadData, match=r"is no report\.json"):
+        evaluate(wanted)
 
 
 def test_the_gate_says_what_fell_by_more_than_its_margin(
@@ -403,6 +547,12 @@ def test_the_command_exits_1_when_the_gate_fails_and_2_for_an_error(
     assert main([*both, "--gate", str(gate)]) == 1
     told = capsys.readouterr()
     assert re.search(r"gate: rouge-l, own fell by 0\.\d+ \[", told.err) and "FAIL" in told.out
+    earlier = inside / "earlier.json"
+    shutil.copy(inside / "out/report.json", earlier)
+    alone = [str(toml), "--models", made["poor"], "--benchmarks", "own", "--baseline", str(earlier)]
+    assert main([*alone, "--gate", str(gate)]) == 1
+    assert main(alone) == 2 and "--gate FILE, that says what may fall" in capsys.readouterr().err
+    assert main([*both, "--gate", str(gate)]) == 1
     report = json.loads((inside / "out/report.json").read_text("utf-8"))
     assert report["gate"]["passed"] is False
     assert main([*both[:4], "--benchmarks", made["questions"]]) == 0
@@ -438,7 +588,6 @@ def test_a_release_takes_the_gate_of_its_own_branch_only(
     from huatuo.errors import Mismatch
     from huatuo.models.branch import read_branch, save_branch
     from huatuo.models.trunk import load_trunk
-    from training.data import BadData
     from training.gate import read_gates
 
     parent = ROOT / "huatuo/nano/doctor"
