@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from reviews import audit, stopping
+from reviews import audit, closing
 from reviews.errors import AssignmentClosed, BadStudy, NotInvited, StudyFrozen
 from reviews.protocol import Protocol, Study
 from reviews.records import LIVE_STUDY, OPEN_FOR, REASON_LIMIT, clean_text, iso, moment
@@ -15,22 +14,6 @@ from reviews.records import LIVE_STUDY, OPEN_FOR, REASON_LIMIT, clean_text, iso,
 if TYPE_CHECKING:
     import sqlite_utils
 
-_OUTCOMES = """
-SELECT contestant_a, contestant_b,
-  sum(votes) FILTER (WHERE choice IN ('left', 'right') AND (choice = 'left') = (left_is = 'a')),
-  sum(votes) FILTER (WHERE choice IN ('left', 'right') AND (choice = 'left') <> (left_is = 'a')),
-  sum(votes)
-FROM outcomes WHERE study = ? GROUP BY 1, 2
-"""
-_TOO_FEW = """
-SELECT 1 FROM comparisons c WHERE c.study = :study AND c.kind = 'prepared' AND :overlap > (
-  SELECT count(*) FROM assignments s
-  WHERE s.comparison_id = c.id AND s.purpose = 'vote' AND s.state = 'voted')
-LIMIT 1
-"""
-_FILED = """
-SELECT DISTINCT contestant_a, contestant_b FROM comparisons WHERE study = ? AND kind = 'prepared'
-"""
 _GOLD = """
 SELECT count(*), sum(:better IN ('tie', contestant_a, contestant_b)) FROM comparisons
 WHERE study = :study AND kind = 'prepared' AND external_id = :case
@@ -104,7 +87,7 @@ def check_pairs(db: sqlite_utils.Database, name: str, *, gold: bool = False) -> 
     if study is None:
         return
     where, protocol = f"study {name!r}", study.protocol
-    filed = db.conn.execute(_FILED, (name,)).fetchall()
+    filed = closing.pairs_of(db, name)
     if filed and protocol.kind == "live":
         raise BadStudy("a live study takes no prepared pairs", where=f"{where}: kind")
     there = {contestant for pair in filed for contestant in pair}
@@ -206,40 +189,6 @@ def check_invited(db: sqlite_utils.Database, study: Study, rater_id: int) -> Non
             raise NotInvited(f"study {study.name!r} names its raters; ask who runs it")
 
 
-def is_due(db: sqlite_utils.Database, at: datetime, study: Study) -> str:
-    """The closing rule that is met: votes, until, sequential or overlap; empty when none is."""
-    protocol, rule = study.protocol, study.protocol.closing
-    if rule.until is not None and at.date() > date.fromisoformat(rule.until):
-        return "until"
-    rows = db.conn.execute(_OUTCOMES, (study.name,)).fetchall()
-    if rule.votes is not None and sum(votes for *_, votes in rows) >= rule.votes:
-        return "votes"
-    pairs = db.conn.execute(_FILED, (study.name,)).fetchall()
-    if rule.sequential:
-        live = protocol.contestants if protocol.kind == "live" else ()
-        wanted = (*map(tuple, pairs), *itertools.combinations(live, 2))
-        counts = {frozenset(pair): [0, 0] for pair in wanted}
-        for a, b, won, lost, _ in rows:
-            count = counts.setdefault(frozenset((a, b)), [0, 0])
-            count[a > b] += won or 0
-            count[a < b] += lost or 0
-        if _are_settled(list(counts.values()), rule.alpha):
-            return "sequential"
-    if pairs:
-        asked = {"study": study.name, "overlap": protocol.overlap}
-        if db.conn.execute(_TOO_FEW, asked).fetchone() is None:
-            return "overlap"
-    return ""
-
-
-def _are_settled(counts: list[list[int]], alpha: float) -> bool:
-    """Whether evidence that survives looking has decided every pair of contestants: (won, lost) each."""
-    return bool(counts) and all(
-        stopping.evidence(won, lost, comparisons=len(counts), alpha=alpha).decision != "open"
-        for won, lost in counts
-    )
-
-
 def enter(
     db: sqlite_utils.Database, at: datetime, name: str, rater_id: int
 ) -> tuple[Study | None, bool]:
@@ -251,7 +200,7 @@ def enter(
     if study is None:
         return None, True
     check_invited(db, study, rater_id)
-    if study.state != "closed" and (rule := is_due(db, at, study)):
+    if study.state != "closed" and (rule := closing.is_due(db, at, study)):
         study = close(db, at, name, "system", f"closing rule: {rule}")
     return study, study.state != "closed"
 

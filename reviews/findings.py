@@ -113,7 +113,8 @@ def find(
     found = verdicts.fit_votes(votes)
     closed = study is not None and study.state == "closed"
     alpha = study.protocol.closing.alpha if study else stopping.ALPHA
-    headline = verdicts.headline(votes, found, closed=closed, alpha=alpha)
+    watched = len(reading.closing.duels) if reading.closing else 0
+    headline = verdicts.headline(votes, found, closed=closed, alpha=alpha, watched=watched)
     turned = {v.comparison_id for v in reading.votes if v.contestant_a > v.contestant_b}
     styled, style_why = _styled(votes, reading.looks, turned)
     return Findings(
@@ -136,7 +137,7 @@ def find(
             name: concord.judged(votes, turn(given, turned), next(draws))
             for name, given in sorted((judges or {}).items())
         },
-        closing=closing.state(study, votes, reading.queue.comparisons, headline.duels, now),
+        closing=closing.state(study, reading.closing, now),
         sensitivity=sensitivity.variants(
             votes, in_order(reading.leaks), in_order(reading.adjudicated), gold, found, headline
         ),

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reviews import audit, style
+from reviews import audit, closing, filing, style
 from reviews.errors import BadStudy
 from reviews.protocol import Study
 from reviews.records import VoteRow
@@ -35,7 +35,7 @@ class Reading:
 
     votes: standing ones without those left out for an identity leak, which `leaks` holds.
     adjudicated: the same with a senior's verdict in place of the votes that disagreed. seq,
-    last_hash: of the log's last row, before anything was read.
+    last_hash: of the log's last row, before anything was read. closing: what its rules look at.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Reading:
     queue: Queue
     seq: int
     last_hash: str
+    closing: closing.Count | None = None
 
 
 def read(store: Store, name: str = "") -> Reading:
@@ -57,12 +58,14 @@ def read(store: Store, name: str = "") -> Reading:
             there = ", ".join(known) or "none yet"
             raise BadStudy(f"{name}: no such study in {store.database.path}; there are: {there}")
         looks, queue = _looks(db, name or None), _queue(db, name or None)
+        study = filing.find(db, name) if name else None
+        counted = closing.count(db, study.protocol) if study else None
         is_adjudicated = db["assignments"].count_where("purpose = 'adjudication'") > 0
     rows = store.votes(name or None)
     adjudicated = store.votes(name or None, adjudicated=True) if is_adjudicated else rows
     return Reading(
         name=name,
-        study=store.study(name) if name else None,
+        study=study,
         votes=tuple(row for row in rows if not row.identity_leak),
         leaks=tuple(row for row in rows if row.identity_leak),
         adjudicated=tuple(row for row in adjudicated if not row.identity_leak),
@@ -70,6 +73,7 @@ def read(store: Store, name: str = "") -> Reading:
         queue=queue,
         seq=seq,
         last_hash=last_hash,
+        closing=counted,
     )
 
 

@@ -7,7 +7,6 @@ contrast alone decides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,11 +62,15 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """What the votes say in short: the pairs most voted on first, the board, every contrast."""
+    """What the votes say in short: the pairs most voted on first, the board, every contrast.
+
+    watched: the pairs among which the evidence shares its alpha.
+    """
 
     duels: tuple[Duel, ...]
     board: Board
     contrasts: tuple[Contrast, ...]
+    watched: int = 0
 
 
 def clustering(votes: Tally) -> By:
@@ -81,12 +84,17 @@ def clustering(votes: Tally) -> By:
 
 
 def headline(
-    votes: Votes, found: Fitted | None, *, closed: bool = False, alpha: float = stopping.ALPHA
+    votes: Votes,
+    found: Fitted | None,
+    *,
+    closed: bool = False,
+    alpha: float = stopping.ALPHA,
+    watched: int = 0,
 ) -> Headline:
     """Every pair and the board. found: stats.fitted() of the same votes; None for no votes.
 
     closed: no more votes are expected, so that nobody peeks. alpha: of the evidence, shared among
-    the pairs.
+    the pairs. watched: how many those are, where some have no vote yet.
     """
     board = stats.board_of(found)
     if found is None:
@@ -94,13 +102,14 @@ def headline(
     contrasts = intervals.contrasts(found.tally, found.fit, found.spread)
     by_names = {(c.first, c.second): c for c in contrasts}
     pairs = stats.pairs(votes)
+    watched = max(watched, len(pairs))
     duels = [
-        _duel(pair, by_names[pair.first, pair.second], found.tally, len(pairs), closed, alpha)
+        _duel(pair, by_names[pair.first, pair.second], found.tally, watched, closed, alpha)
         for pair in pairs
     ]
     place = {rating.name: number for number, rating in enumerate(board.ratings)}
     duels.sort(key=lambda d: (-d.result.total, place[d.result.first] + place[d.result.second]))
-    return Headline(tuple(duels), board, tuple(contrasts))
+    return Headline(tuple(duels), board, tuple(contrasts), watched)
 
 
 def _duel(
@@ -170,11 +179,6 @@ def ranks(found: Fitted | None, rng: np.random.Generator, replicates: int = 1000
     drawn = intervals.bootstrap(found.tally, found.fit, rng, replicates=replicates, by=by)
     spans = intervals.rank_intervals(drawn)
     return tuple(Ranked(n, low, high) for n, (low, high) in zip(names, spans, strict=True))
-
-
-def is_reached(duels: Sequence[Duel]) -> bool:
-    """Whether the anytime-valid evidence has decided every pair; never for no pairs."""
-    return bool(duels) and all(duel.evidence.decision != "open" for duel in duels)
 
 
 _NARROWER: dict[By, tuple[By, ...]] = {

@@ -89,7 +89,7 @@ def _model(found: Findings, teller: Teller) -> str:
     if found.styled is not None:
         sentences.append(teller.say("report.methods.style"))
     alpha = found.study.protocol.closing.alpha if found.study else 0.05
-    sentences.append(teller.say("report.methods.sequential", alpha=alpha, pairs=len(found.headline.duels)))  # fmt: skip
+    sentences.append(teller.say("report.methods.sequential", alpha=alpha, pairs=found.headline.watched))  # fmt: skip
     return BETWEEN[teller.language].join(sentences)
 
 

@@ -24,6 +24,7 @@ from huatuo.report.figures import Bar, Point, Scale
 from huatuo.report.shelf import Shelf
 from huatuo.report.teller import Teller
 from reviews import findings
+from reviews.closing import Count
 from reviews.findings import Findings
 from reviews.people import People
 from reviews.protocol import CRITERIA, SAFETY_KINDS, Criterion, Protocol, Study
@@ -78,8 +79,9 @@ def study(state: Any = "frozen", **more: Any) -> Study:
 def find(rows: list[VoteRow], filed: Study | None = None, judges: Any = None) -> Findings:
     looks = {v.comparison_id: (0.2, -0.1) for v in rows}
     read = Reading(
-        "s", filed, tuple(rows), (), tuple(rows), looks, Queue(40, 0, 2, 1), 9, "ab" * 32
-    )
+        "s", filed, tuple(rows), (), tuple(rows), looks, Queue(40, 0, 2, 1), 9, "ab" * 32,
+        Count(len(rows), ((9, 3), (0, 0)), 40, 30),
+    )  # fmt: skip
     return findings.find(read, now=NOW, judges=judges)
 
 

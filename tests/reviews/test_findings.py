@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,8 @@ import numpy as np
 import pytest
 
 from reviews import findings, stats, verdicts
-from reviews.findings import Findings
+from reviews.closing import Count
+from reviews.findings import Findings, in_order
 from reviews.harms import exact, sign_test
 from reviews.protocol import Closing, Criterion, Protocol, Study
 from reviews.reading import Queue, Reading
@@ -65,8 +67,17 @@ def find(votes: Sequence[VoteRow], filed: Study | None = None, **more: Any) -> F
             vote = next(k for k in KNOWN["votes"] if f"c{k['pair']:03d}" == v.comparison_id)
             looks[v.comparison_id] = tuple(-x for x in vote["looks"])
     queue = Queue(60, 0, 0, 0)
-    read = Reading("s", filed, tuple(votes), (), tuple(votes), looks, queue, 7, "ab" * 32)
+    read = Reading(
+        "s", filed, tuple(votes), (), tuple(votes), looks, queue, 7, "ab" * 32, counted(votes)
+    )
     return findings.find(read, now=NOW, **more)
+
+
+def counted(votes: Sequence[VoteRow]) -> Count:
+    """What the closing rules look at, from the votes alone: three pairs of contestants, overlap 3."""
+    each = Counter(v.comparison_id for v in votes)
+    duels = [(pair.wins, pair.losses) for pair in stats.pairs(in_order(votes))]
+    return Count(len(votes), tuple(duels), 60, sum(n >= 3 for n in each.values()))
 
 
 @pytest.fixture(scope="module")

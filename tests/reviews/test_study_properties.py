@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from reviews import closing, findings, reading, stats, stopping, votes
 from reviews.adjudication import mirrored
 from reviews.errors import (
     AssignmentClosed,
@@ -166,6 +167,64 @@ def test_in_any_order_of_events_nobody_decides_an_own_pair_and_the_counts_are_th
     kept = store.database.connection().execute(query).fetchall()
     assert {tuple(row)[:4]: row[4] for row in kept} == dict(counted)
     store.verify_audit()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_closes_a_study_and_what_its_report_says_of_the_rules_are_the_same_after_every_vote(
+    store: Store, people: People, make_pair: MakePair, seed: int
+) -> None:
+    """Marked leaks, changed votes, skipped pairs and a pair of contestants that has no vote for long."""
+    rng = random.Random(seed)
+    pairs = [make_pair(i, *names) for i in range(6) for names in (("a", "b"), ("b", "c"))]
+    store.add_prepared("ten", pairs, "system")
+    plan = dataclasses.replace(
+        PLAN, overlap=4, closing=Closing(votes=40, sequential=True, alpha=0.2)
+    )
+    store.file_study(plan, "system")
+    raters = [people.add_user(f"r{i}", "physician", "hash", "system").id for i in range(6)]
+    for looks in range(90):
+        rater = rng.choice(raters)
+        given, filed, at = (
+            store.next_prepared(rater, "ten"),
+            store.study("ten"),
+            store.database.clock(),
+        )
+        assert filed is not None
+        read = reading.read(store, "ten")
+        rules = {rule.name: rule for rule in closing.state(filed, read.closing, at).rules}
+        met = next((name for name, rule in rules.items() if rule.is_met), None)
+        with store.database.read() as db:
+            assert closing.is_due(db, at, filed) == met
+        evidence = [
+            stopping.evidence(pair.wins, pair.losses, comparisons=2, alpha=0.2).decision
+            for pair in stats.pairs(read.votes)
+        ]
+        decided = sum(decision != "open" for decision in evidence)
+        assert (rules["sequential"].done, rules["sequential"].wanted) == (decided, 2)
+        assert rules["votes"].done == len(read.votes)
+        full = Counter(vote.comparison_id for vote in (*read.votes, *read.leaks))
+        assert rules["overlap"].done == sum(number >= 4 for number in full.values())
+        if filed.state == "closed":
+            assert filed.close_reason == f"closing rule: {met}"
+            break
+        if given is None:
+            continue
+        if rng.random() < 0.1:
+            store.skip(given.id, rater)
+            continue
+        better = rng.random() < 0.5 + seed / 6  # from a toss to a sure thing
+        choice = (
+            "tie" if rng.random() < 0.1 else "left" if (given.left_is == "a") == better else "right"
+        )
+        store.cast_vote(given.id, rater, choice)
+        if rng.random() < 0.15:
+            store.cast_vote(given.id, rater, rng.choice(("left", "right", "both_bad")), revise=True)
+        if rng.random() < 0.05:
+            votes.flag_leak(store.database, at, given.comparison_id)
+    found = findings.find(reading.read(store, "ten"), now=at)
+    assert looks > 10 and {rule.name: rule for rule in found.closing.rules} == rules
+    shown = [duel.evidence.decision for duel in found.headline.duels]
+    assert sorted(shown) == sorted(evidence) and found.headline.watched == 2
 
 
 def test_a_file_of_an_older_version_has_its_votes_counted_when_it_is_opened(
