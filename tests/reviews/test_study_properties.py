@@ -182,7 +182,7 @@ def test_what_closes_a_study_and_what_its_report_says_of_the_rules_are_the_same_
     )
     store.file_study(plan, "system")
     raters = [people.add_user(f"r{i}", "physician", "hash", "system").id for i in range(6)]
-    for looks in range(90):
+    for _ in range(90):
         rater = rng.choice(raters)
         given, filed, at = (
             store.next_prepared(rater, "ten"),
