@@ -120,7 +120,10 @@ def _flat(row: dict[str, Any], key: str, place: str) -> list[str]:
             for each in value:
                 yield from texts(each)
         else:
-            raise BadData(f"{place}: {key} holds {type(value).__name__}, not text")
+            told = (
+                "an empty text" if isinstance(value, str) else f"{type(value).__name__}, not text"
+            )
+            raise BadData(f"{place}: {key} holds {told}")
 
     found = list(texts(row.get(key)))
     if not found:

@@ -336,5 +336,6 @@ def _sample(
 def _shown(text: str, most: int = LONGEST) -> str:
     if not text.strip():
         return "(empty)"
+    text = text.encode("utf-8", "replace").decode("utf-8")  # half a character may come from a model
     left = len(text) - most
     return text if left <= 0 else f"{text[:most]}… ({left:,} characters more)"

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,8 @@ CHUNK = 1 << 20
 """Bytes read at a time."""
 LONGEST_ITEM = 1 << 22
 """Most characters of one item of a JSON array, and of one CSV field."""
+LONGEST_LINE = 4 * LONGEST_ITEM
+"""Most bytes of one line."""
 _POINTER = b"version https://git-lfs"
 
 Row = tuple[str, dict[str, Any]]
@@ -69,10 +72,12 @@ class Source:
 def lines(source: Source) -> Iterator[tuple[int, str]]:
     """(number from 1, the line with its end); a byte order mark is left out.
 
-    Raises BadData for bytes that are not UTF-8, and for a git-LFS pointer in the file's stead.
+    Raises BadData for bytes that are not UTF-8, a line without end, and for a git-LFS pointer in the file's stead.
     """
     with source.open() as file:
-        for number, raw in enumerate(file, 1):
+        for number, raw in enumerate(iter(partial(file.readline, LONGEST_LINE + 1), b""), 1):
+            if len(raw) > LONGEST_LINE:
+                raise BadData(f"{source.name}:{number}: a line of more than {LONGEST_LINE:,} bytes")
             if number == 1:
                 _refuse_pointer(raw, source)
                 raw = raw.removeprefix(codecs.BOM_UTF8)
@@ -99,7 +104,7 @@ def json_rows(source: Source) -> Iterator[Row]:
                 item = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise BadData(f"{place}: not JSON: {_why(error)}") from None
-            yield place, _object(item, place)
+            yield place, _object(item, place, line)
 
 
 def _array_rows(source: Source) -> Iterator[Row]:
@@ -122,7 +127,8 @@ def _array_rows(source: Source) -> Iterator[Row]:
                 raise BadData(f"{source.name}:{text.line}: {told}")
             text.skip(" \t\r\n")
         place = f"{source.name}:{text.line}"
-        yield place, _object(text.item(decoder), place)
+        item, raw = text.item(decoder)
+        yield place, _object(item, place, raw)
         first = False
     text.skip(" \t\r\n")
     if text.next():
@@ -180,23 +186,25 @@ class _Text:
             self.line += char == "\n"
             self._at += 1
 
-    def item(self, decoder: json.JSONDecoder) -> Any:
-        """The next JSON value. Raises BadData with the line of the damage."""
+    def item(self, decoder: json.JSONDecoder) -> tuple[Any, str]:
+        """(the next JSON value, its text). Raises BadData with the line of the damage."""
         while True:
             try:
                 item, end = decoder.raw_decode(self._buffer, self._at)
             except (ValueError, RecursionError) as error:
-                room = len(self._buffer) - self._at < LONGEST_ITEM
-                if room and self._more():
+                full = len(self._buffer) - self._at >= LONGEST_ITEM
+                if not full and self._more():
                     continue
                 line = self.line
                 if isinstance(error, json.JSONDecodeError):
                     line += self._buffer.count("\n", self._at, error.pos)
                 place = f"{self._source.name}:{line}"
-                raise BadData(f"{place}: not JSON: {_why(error)}") from None
-            self.line += self._buffer.count("\n", self._at, end)
+                told = f", or more than {LONGEST_ITEM:,} characters" if full else ""
+                raise BadData(f"{place}: not JSON: {_why(error)}{told}") from None
+            raw = self._buffer[self._at : end]
+            self.line += raw.count("\n")
             self._at = end
-            return item
+            return item, raw
 
 
 def csv_rows(source: Source, columns: Sequence[str], delimiter: str = ",") -> Iterator[Row]:
@@ -285,9 +293,17 @@ def _header(found: list[str], columns: Sequence[str], source: Source) -> list[st
     return found
 
 
-def _object(item: object, place: str) -> dict[str, Any]:
+def _object(item: object, place: str, raw: str) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise BadData(f"{place}: a JSON object is expected, not {type(item).__name__}")
+    if "\\ud" in raw.lower():
+        try:
+            json.dumps(item, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start])
+            raise BadData(
+                f"{place}: half a character, {half}; the text was cut in a sign"
+            ) from None
     return item
 
 

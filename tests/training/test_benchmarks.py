@@ -192,6 +192,9 @@ DAMAGED = [
     ("webmedqa", "medQA.test.txt", "外科\t0\t8\t骨折", "外科\t0\t8\t骨裂", ":4: question 8 reads otherwise"),
     ("huatuo26m", "test_datasets.jsonl", '"answers": ["多休息。"]', '"answers": []', ":1: answers is empty"),
     ("huatuo26m", "test_datasets.jsonl", '["发热吃什么药？"]', "[3]", ":2: questions holds int"),
+    ("huatuo26m", "test_datasets.jsonl", '"多休息。"', '" "', ":1: answers holds an empty text"),
+    ("huatuo26m", "test_datasets.jsonl", "发热吃", "发\\ud83d热", r":2: half a character, '\ud83d'"),
+    ("kuake-qic", "KUAKE-QIC/KUAKE-QIC_test.json", "什么病", "什么\\uDE00病", ":3: half a character"),
     ("huatuo26m", "test_datasets.jsonl", '{"questions": [[', "[[", ":1: a JSON object is expected"),
     ("kuake-qic", "KUAKE-QIC/KUAKE-QIC_test.json", "医疗费用", "费用", "KUAKE-QIC_test.json:2: label '费用'"),
     ("kuake-qic", "KUAKE-QIC/KUAKE-QIC_test.json", '"query": "什么病"', '"text": "x"', ":3: query is missing"),
@@ -243,6 +246,21 @@ def test_bytes_that_are_not_utf8_a_missing_file_and_a_pointer_are_said(
         read(name, folder, split)
     with pytest.raises(ConfigError, match="split nothing"):
         read(name, folder, "nothing")
+
+
+def test_a_line_or_an_item_without_end_is_refused_and_never_held_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.rows.LONGEST_LINE", 200)
+    monkeypatch.setattr("training.rows.LONGEST_ITEM", 100)
+    monkeypatch.setattr("training.rows.CHUNK", 50)
+    folder = put(tmp_path, {"test_datasets.jsonl": HUATUO26M + "x" * 201 + "\n"})
+    with pytest.raises(BadData, match=r"test_datasets\.jsonl:3: a line of more than 200 bytes"):
+        read("huatuo26m", folder, "test")
+    path = tmp_path / "a.json"
+    path.write_text('[\n{"a": "x"},\n{"a": "' + "x" * 500 + '"}]', encoding="utf-8")
+    with pytest.raises(BadData, match=r"a\.json:3: not JSON: .*, or more than 100 characters"):
+        list(json_rows(Source(path)))
 
 
 def test_a_failed_run_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
