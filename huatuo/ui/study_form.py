@@ -3,7 +3,7 @@
 import html as escape
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
@@ -13,7 +13,7 @@ from reviews.errors import BadStudy
 from reviews.protocol import CRITERIA, Closing, Criterion, Protocol, Scale
 
 KEYS = (
-    "name", "title_zh", "title_en", "kind", "language", "contestants", "criteria", "rated", "required",
+    "name", "title_zh", "title_en", "kind", "language", "contestants", "criteria", "rated", "required", "own_criteria",
     "raters", "overlap", "gold", "pairing", "votes", "until", "sequential", "adjudicate",
     "safety_flags", "better_answers", "fastest_s", "consent_id", "generation", "notes",
 )  # fmt: skip
@@ -33,7 +33,7 @@ def protocol_of(values: Mapping[str, Any]) -> Protocol:
         Criterion(one.key, scale, one.title_zh, one.title_en, one.key in required)
         for one in CRITERIA.values()
         if one.key in wanted
-    )
+    ) + _own(text["own_criteria"], text["name"])
     votes = _whole(values, "votes", None)
     closing = Closing(
         votes=votes, until=text["until"] or None, sequential=bool(values["sequential"])
@@ -68,6 +68,26 @@ def _whole(values: Mapping[str, Any], key: str, default: int | None) -> int | No
     if float(value) != int(value):
         raise BadStudy("must be a whole number", where=f"study {values['name']!r}: {key}")
     return int(value)
+
+
+def _own(text: str, study: str) -> tuple[Criterion, ...]:
+    """Criteria from lines of `key | Chinese title | English title | scale or preference | required`."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        parts = [part.strip() for part in line.replace("｜", "|").split("|")]
+        key, title_zh, title_en, *rest = parts if len(parts) > 2 else ("", "", "", "?")
+        needed = bool(rest) and rest[-1] in ("required", "必评")
+        kind, *more = rest[: len(rest) - needed] or ["scale"]
+        if more or kind not in get_args(Scale):
+            raise BadStudy(
+                "line {n} must be like `tone | 语气 | Tone | scale | required`",
+                where=f"study {study!r}: own_criteria", n=number,
+            )  # fmt: skip
+        scale: Scale = "preference" if kind == "preference" else "scale"
+        found.append(Criterion(key, scale, title_zh, title_en, needed))
+    return tuple(found)
 
 
 def _gold(text: str, study: str) -> dict[str, str]:
@@ -165,7 +185,9 @@ def boxes(language: Language, models: Sequence[str], protocols: Sequence[str]) -
         found["better_answers"] = tick("better_answers", True)
     with gr.Row(elem_classes=["fields"]):
         found["gold"] = text("gold", 20_000, lines=3)
+        found["own_criteria"] = text("own_criteria", 4000, lines=3)
         found["notes"] = text("notes", 4000, lines=3)
+    with gr.Row(elem_classes=["fields"]):
         found["consent_id"] = text("consent_id", 200)
     frame.html(f'<p class="quiet">{say("studies.form_help", language)}</p>')
     return [found[key] for key in KEYS]

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from huatuo.config import ROOT
+from huatuo.study_files import read_study
+from huatuo.study_toml import to_toml
 from huatuo.ui import frame, study_form
 from huatuo.ui.text import TEXT
 from reviews import ballots
@@ -95,3 +97,39 @@ def test_a_sentence_that_the_table_lacks_is_not_shown_by_a_page() -> None:
     assert frame.reason(RecordError("{not a blank} stays"), "zh") == "{not a blank} stays"
     told = frame.explain(StudyFrozen("/srv/data/reviews.sqlite3 holds it"), "zh")
     assert "/srv" not in told and "编号" in told
+
+
+FORM: dict[str, Any] = {
+    "name": "s", "language": "zh", "kind": "single", "pairing": "balanced", "sequential": False,
+    "adjudicate": True, "safety_flags": True, "better_answers": True, "criteria": ["asking"],
+}  # fmt: skip
+
+
+def test_criteria_of_one_s_own_come_from_the_form_and_stand_in_the_file_that_it_shows(
+    tmp_path: Path,
+) -> None:
+    lines = "tone | 语气 | Tone | preference | required\n\nplan｜随访｜Follow-up｜必评\nbrief | 简短 | Brevity"
+    plan = study_form.protocol_of({**FORM, "own_criteria": lines})
+    assert plan.criteria == (
+        CRITERIA["asking"],
+        Criterion("tone", "preference", "语气", "Tone", True),
+        Criterion("plan", "scale", "随访", "Follow-up", True),
+        Criterion("brief", "scale", "简短", "Brevity", False),
+    )
+    file = tmp_path / "s.toml"
+    file.write_text(to_toml(plan), encoding="utf-8")
+    assert read_study(file) == plan
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("tone", "自定评分项目：第 1 行须写成"), ("tone | 语气", "第 1 行"), ("t | 一 | 1 | stars", "第 1 行"),
+        ("t | 一 | 1 | scale | required | x", "第 1 行"), ("A B | 一 | 1", "“A B”不能作代号"),
+        ("asking | 一 | 1", "评分项目：有重复的名称"), ("t | | 1", "t：须有中文和英文标题"),
+    ],
+)  # fmt: skip
+def test_a_bad_line_of_own_criteria_is_named(line: str, words: str) -> None:
+    with pytest.raises(BadStudy) as caught:
+        study_form.protocol_of({**FORM, "own_criteria": line})
+    assert words in study_form.refusal(caught.value, "zh")

@@ -24,6 +24,7 @@ _REFUSALS = {
     "{name}: needs a title in both languages": "{name}：须有中文和英文标题",
     "must be among the chosen criteria": "须在所选的评分项目之中",
     "line {n} must be like `pair-7 = tie`, each pair once": "第 {n} 行须写成“pair-7 = tie”的样子，每题一次",
+    "line {n} must be like `tone | 语气 | Tone | scale | required`": "第 {n} 行须写成“tone | 语气 | Tone | scale | required”的样子",
     "{name!r} has no open account": "“{name}”没有可用的账户",
     "{name!r} is no model here": "这里没有模型“{name}”",
     # a study and what is filed in it

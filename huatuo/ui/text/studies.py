@@ -136,6 +136,11 @@ WORDS: Words = {
     "studies.preference": {"zh": "左右偏好 1–5", "en": "preference 1–5"},
     "studies.required": {"zh": "必评项目", "en": "Required criteria"},
     "studies.required_info": {"zh": "从所选项目中选", "en": "Among those chosen"},
+    "studies.own_criteria": {"zh": "自定评分项目", "en": "Criteria of your own"},
+    "studies.own_criteria_info": {
+        "zh": "每行一项：tone | 语气 | Tone | scale 或 preference | required",
+        "en": "One a line: tone | 语气 | Tone | scale or preference | required",
+    },
     "studies.raters": {"zh": "评审医生", "en": "Raters"},
     "studies.raters_info": {"zh": "留空：所有医生", "en": "Empty: every physician"},
     "studies.overlap": {"zh": "每题票数", "en": "Votes on each pair"},
