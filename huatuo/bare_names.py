@@ -19,10 +19,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from huatuo.names import NOT_GIVEN, SURNAMES
+from huatuo.names import NO_NAME, NOT_GIVEN, SURNAMES
 
 _DATA = Path(__file__).with_name("bare_names.toml")
 _HAN = re.compile(r"[\u4e00-\u9fff]+")
+_BEGINS_A_WORD = re.compile(NO_NAME)
 _LONGEST_WORD = 8
 _LONGEST_RUN = 400
 """Characters read at once; a longer run without any mark is read in parts, so cost grows with its length only."""
@@ -65,6 +66,8 @@ class Lexicon:
     called: re.Pattern[str]
     refuse: re.Pattern[str]
     not_eaten: re.Pattern[str]
+    foreign: frozenset[str]
+    foreign_beside: frozenset[str]
     before: re.Pattern[str]
     between: re.Pattern[str]
     after: re.Pattern[str]
@@ -124,6 +127,7 @@ def _could_begin(lexicon: Lexicon, text: str, at: int) -> bool:
 def _names(lexicon: Lexicon, text: str, at: int, end: int) -> Iterator[tuple[int, float]]:
     """The names that may begin at a place, with what their characters say: (where they stop, log-likelihood)."""
     weights = lexicon.weights
+    begins_a_word = _BEGINS_A_WORD.match(text, at)
     for size in (2, 1):
         surname = text[at : at + size]
         likely = lexicon.surnames.get(surname)
@@ -138,7 +142,8 @@ def _names(lexicon: Lexicon, text: str, at: int, end: int) -> Iterator[tuple[int
             if given is not None:
                 wordy = name not in lexicon.named and lexicon.words.get(name, -99.0) > -13.0
                 place = weights["place"] * (name[:2] in lexicon.places)
-                yield stop, likely + given + weights["wordy"] * wordy + wary + place
+                doubt = weights["wordy"] if wordy or begins_a_word else 0.0
+                yield stop, likely + given + doubt + wary + place
         if surname not in lexicon.unclear and lexicon.title.match(text, at + size, end):
             yield at + size, likely + weights["title"]
     yield from _fond_names(lexicon, text, at, end)
@@ -154,14 +159,17 @@ def _fond_names(lexicon: Lexicon, text: str, at: int, end: int) -> Iterator[tupl
         return
     if pair[0] in "小老阿" and pair[1] in lexicon.nicks:
         yield at + 2, lexicon.surnames[pair[1]] + weights["nick"]
-    if (pair not in lexicon.named and lexicon.words.get(pair, -99.0) > -14.5) or not all(
-        character in lexicon.common or character in "小阿" for character in pair
-    ):
+    is_child = bool(lexicon.kin.search(text[max(0, at - 5) : at]))
+    twice = pair[0] == pair[1]
+    likelier_a_word = -12.5 if twice and is_child else -14.5
+    if pair not in lexicon.named and lexicon.words.get(pair, -99.0) > likelier_a_word:
         return
-    if pair[0] in "小阿" or pair[0] == pair[1]:
-        yield at + 2, weights["fond"] + math.log(1 / len(lexicon.common))
-    elif lexicon.kin.search(text[max(0, at - 5) : at]) or lexicon.called.match(text, at + 2):
-        yield at + 2, weights["only_given"] + 2 * math.log(1 / len(lexicon.common))
+    share = math.log(1 / len(lexicon.common))
+    of_names = all(character in lexicon.common for character in pair[pair[0] in "小阿" :])
+    if (twice and (is_child or of_names)) or (pair[0] in "小阿" and of_names):
+        yield at + 2, weights["fond"] + share
+    elif of_names and (is_child or lexicon.called.match(text, at + 2)):
+        yield at + 2, weights["only_given"] + 2 * share
 
 
 def _given(lexicon: Lexicon, given: str) -> float | None:
@@ -197,12 +205,23 @@ def _around(lexicon: Lexicon, text: str, at: int, stop: int) -> float:
         score = weights["edge_before"]
     else:
         score = weights["link_before"] if lexicon.between.search(left) else weights["none_before"]
-    if lexicon.refuse.match(right) or lexicon.not_eaten.search(left):
+    if (
+        _is_foreign(lexicon, text, at, stop)
+        or lexicon.refuse.match(right)
+        or (lexicon.not_eaten.search(left) and not lexicon.title.match(right))
+    ):
         return score + weights["refused"]
     if lexicon.after.match(right):
         return score + weights["cue_after"]
     edge = not right or not _HAN.match(right[0])
     return score + (weights["edge_after"] if edge else weights["none_after"])
+
+
+def _is_foreign(lexicon: Lexicon, text: str, at: int, stop: int) -> bool:
+    """Whether it is a piece of a foreign word: 比伐[芦定], [鲍曼]尼."""
+    return lexicon.foreign.issuperset(text[at + 1 : stop]) and bool(
+        lexicon.foreign_beside & {text[max(0, at - 1) : at], text[stop : stop + 1]}
+    )
 
 
 def _lexicon() -> Lexicon:
@@ -213,7 +232,7 @@ def _lexicon() -> Lexicon:
 @cache
 def _read_lexicon() -> Lexicon:
     data = tomllib.loads(_DATA.read_text(encoding="utf-8"))
-    plain = frozenset("".join(data["words"]).split())
+    plain = frozenset((data["words"] + data["medical"]).split())
     surnames = dict.fromkeys(SURNAMES + data["more_surnames"])
     surnames = dict.fromkeys(name for name in surnames if name not in data["dropped"])
     counts, named, places = _dictionary(data, plain, frozenset(surnames))
@@ -248,6 +267,8 @@ def _read_lexicon() -> Lexicon:
         called=re.compile(data["called"]),
         refuse=re.compile(data["refuse"]),
         not_eaten=re.compile(data["not_eaten"]),
+        foreign=frozenset(data["foreign"]),
+        foreign_beside=frozenset(data["foreign_beside"]),
         before=re.compile(rf"(?:{'|'.join(data['before'])})(?:[:：(（]\s?)?$"),
         between=re.compile(f"(?:{'|'.join(data['between'])})$"),
         after=re.compile("|".join(data["after"])),
@@ -282,9 +303,9 @@ def _dictionary(
     names: list[str] = []
     places: set[str] = set()
     common = frozenset(data["common"])
-    with jieba.Tokenizer().get_dict_file() as lines:
-        for line in lines:
-            word, count, tag = line.decode("utf-8").split()
+    with jieba.Tokenizer().get_dict_file() as file:
+        for line in file.read().decode("utf-8").splitlines():
+            word, count, tag = line.split(" ")
             if tag == "nr" and 2 <= len(word) <= 3 and word not in plain:
                 names.append(word)
             if tag in ("nr", "nrt") and len(word) == 3 and word[0] in surnames:

@@ -1,12 +1,17 @@
 """Masking: what must go, what must stay, and that masking twice changes nothing."""
 
 import random
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from huatuo.check_digits import is_card_number, is_id_number
 from huatuo.privacy import KINDS, kind_name, mask
+
+ROOT = Path(__file__).resolve().parents[2]
 
 GONE = [
     ("手机13800138000请回电", "手机【电话】请回电"),
@@ -75,6 +80,26 @@ GONE = [
     ("奶奶九十二岁", "奶奶90+岁"),
     ("95yo male", "90+yo male"),
     ("a man aged 95", "a man aged 90+"),
+    ("张建国昨晚胸闷，怎么办？", "【姓名】昨晚胸闷，怎么办？"),
+    ("陪同家属李秀兰诉其夜间咳嗽", "陪同家属【姓名】诉其夜间咳嗽"),
+    ("王阿姨又咳嗽了", "【姓名】阿姨又咳嗽了"),
+    ("谢谢刘主任", "谢谢【姓名】主任"),
+    ("患者：欧阳雪峰，性别男", "患者：【姓名】，性别男"),
+    ("候诊：马建国、孙桂兰、石磊", "候诊：【姓名】、【姓名】、【姓名】"),
+    ("小张，你的报告没有大问题", "【姓名】，你的报告没有大问题"),
+    ("【张建国】昨晚胸闷", "【【姓名】】昨晚胸闷"),
+    ("我儿子子轩在家发烧", "我儿子【姓名】在家发烧"),
+    ("患者扎西次仁自述头痛", "患者【姓名】自述头痛"),
+    ("姓 名：许 静 科室：呼吸科", "姓 名：【姓名】 科室：呼吸科"),
+    ("我男朋友 Kevin Chen 过敏", "我男朋友 【姓名】 过敏"),
+    ("我在长安汽车渝北工厂上班", "我在【单位】上班"),
+    ("工作单位：中铁十二局第三项目部", "工作单位：【单位】"),
+    ("家在大王店镇李家庄村，腰疼", "家在【地址】，腰疼"),
+    ("身份证110105194912310021号", "身份证【身份证号】号"),
+    ("110105********1234", "【身份证号】"),
+    ("138****8000", "【电话】"),
+    ("民国三十一年生人", "【日期】生人"),
+    ("邮编：510630", "邮编：【地址】"),
 ]
 
 STAYS = (
@@ -148,6 +173,32 @@ def test_check_digits_are_checked() -> None:
     assert mask("110105194912310021号标本").text.startswith("110105")
 
 
+def test_many_threads_may_be_the_first_to_mask() -> None:
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "from huatuo.privacy import mask\n"
+        "print(set(Pool(8).map(lambda _: mask('张建国昨晚胸闷').text, range(32))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "{'【姓名】昨晚胸闷'}", done.stderr
+
+
+def test_importing_reads_no_dictionary() -> None:
+    code = "import huatuo.privacy, sys; print('jieba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_ten_thousand_characters_take_well_under_a_second() -> None:
+    text = ("张建国昨晚胸闷，吃了两片阿司匹林，今早血压160/100，他的女儿李秀兰说要住院。" * 300)[
+        :10_000
+    ]
+    mask(text)
+    started = time.thread_time()
+    mask(text)
+    assert time.thread_time() - started < 2
+
+
 def test_hostile_text_does_not_hang() -> None:
     for text in (
         "路" * 2000,
@@ -166,6 +217,10 @@ def test_hostile_text_does_not_hang() -> None:
         "1 " * 1000,
         "加v " * 600,
         "王·" * 900,
+        "张建国" * 900,
+        "儿子张" * 900,
+        "国" * 3000,
+        "区区市" * 900,
     ):
         started = time.thread_time()
         mask(text)
