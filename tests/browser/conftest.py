@@ -170,7 +170,7 @@ class Tab:
 
     def wait(self) -> "Tab":
         """Waits until the page that is open has loaded its content."""
-        loaded = "#talk .md > *, #duel .md > *, #mine .md > *, #results .md > *, #accounts table, #systems .md > *, main.plain"
+        loaded = "#talk .md > *, #duel .md > *, #mine .md > *, #results .md > *, #accounts table, #systems .md > *, #studies .md > *, main.plain"
         self.page.locator(loaded).first.wait_for()
         return self
 

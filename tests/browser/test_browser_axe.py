@@ -8,7 +8,9 @@ from axe_playwright_python.sync_playwright import Axe
 pytestmark = [pytest.mark.browser]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 WIDE = {"viewport": {"width": 1440, "height": 900}}
-PAGES = ("chat", "compare", "review", "mine", "adjudicate", "results", "models", "admin")
+PAGES = (
+    "chat", "compare", "review", "mine", "adjudicate", "results", "studies", "models", "admin",
+)  # fmt: skip
 RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
 
 
@@ -34,6 +36,8 @@ def test_no_page_has_a_serious_violation(
     for name in PAGES:
         tab.open(f"/zh/{name}/")
         found += violations(tab)
+    tab.page.goto(tab.page.url.replace("/zh/admin/", "/zh/account"))
+    found += violations(tab)
     tab.open("/zh/compare/")
     tab.ask("头疼三天")
     tab.page.locator("#duel .duel[data-state=votable]").wait_for()
