@@ -118,7 +118,7 @@ WORDS: Words = {
     "studies.title_zh": {"zh": "中文标题", "en": "Chinese title"},
     "studies.title_en": {"zh": "英文标题", "en": "English title"},
     "studies.kind": {"zh": "病例类型", "en": "Cases"},
-    "studies.single": {"zh": "单轮问答", "en": "one question and answer"},
+    "studies.single": {"zh": "单轮问答", "en": "single question"},
     "studies.multi": {"zh": "多轮问诊", "en": "whole consultations"},
     "studies.live": {"zh": "医生现场提问", "en": "live, asked by the rater"},
     "studies.language": {"zh": "语言", "en": "Language"},
