@@ -52,6 +52,8 @@ def test_turning_every_verdict_round_changes_nothing() -> None:
     assert one == two
     assert one.pairs == {("a", "b"): -0.5} and one.sure == {("a", "b")}
     assert one.of == {"a": 0.25, "b": 0.75} and one.each[("a", "b")] == {"1": -1, "2": 0}
+    share = {"value": 0.75, "low": 0.4, "high": 0.9}  # its interval holds one half
+    assert not of_verdicts([{"model_a": "b", "model_b": "a", "share": share}], rows).sure
 
 
 def test_a_metric_is_sure_when_its_interval_leaves_out_0() -> None:
