@@ -29,7 +29,10 @@ from training.knowledge import Condition, read_knowledge
 
 CORPUS = ROOT / "configs/nano/corpus.toml"
 OPENERS = {"complete": "complete", "incomplete": "vague"}
-"""Kind of a case to the corpus writer's opener: three or four symptoms; one vague symptom."""
+"""Kind of a case to the corpus writer's opener: three or four symptoms; one vague symptom. The rubric grades these."""
+EMERGENCY = "emergency"
+"""Kind of a case that opens with a red flag: whatever else an answer says, it must send to help at once."""
+KINDS = (*OPENERS, EMERGENCY)
 TRIES_PER_CASE = 5_000
 """Draws for one case before draw_cases gives up: about one in 70 to 150 falls on the held-out side."""
 
@@ -38,7 +41,7 @@ TRIES_PER_CASE = 5_000
 class Case:
     """An opening question and what a judge needs to know about it.
 
-    kind: complete, incomplete, or empty when unknown. condition, department: by the table's Chinese names, empty for
+    kind: one of KINDS, or empty when unknown. condition, department: by the table's Chinese names, empty for
     a question that does not come from the table. possible: the conditions an incomplete opener may belong to.
     names: condition and department in both languages. asks: the table's questions that fit an incomplete opener.
     """
@@ -115,12 +118,12 @@ def draw_cases(
     """`count` cases with different texts, the kinds in turn; the same arguments give the same cases.
 
     held_out: cases that no model of the corpus and no training-side draw can have seen; else training-side cases,
-    whose texts may be new. english: share of English questions. Raises ConfigError for an unknown kind, NoData when
-    there are not so many cases.
+    whose texts may be new. english: share of English questions; emergencies are Chinese, as the table's red flags are.
+    Raises ConfigError for an unknown kind, NoData when there are not so many cases.
     """
     for kind in kinds:
-        if kind not in OPENERS:
-            raise ConfigError(f"kinds: {kind!r} is unknown; there are {', '.join(OPENERS)}")
+        if kind not in KINDS:
+            raise ConfigError(f"kinds: {kind!r} is unknown; there are {', '.join(KINDS)}")
     if count and not kinds:
         raise ConfigError("kinds: name at least one kind of case")
     config = config or read_toml(CORPUS, CorpusConfig)
@@ -130,7 +133,7 @@ def draw_cases(
     cases: list[Case] = []
     for number in tqdm(range(count), desc="cases", unit="case", disable=not progress):
         kind = kinds[number % len(kinds)]
-        language = "en" if rng.random() < english else "zh"
+        language = "en" if rng.random() < english and kind != EMERGENCY else "zh"
         case = _draw(writer, kind, language, held_out, config.held_out, seen, rng)
         if case is None:
             raise NoData(
@@ -154,7 +157,10 @@ def _draw(
         patient = writer.case(language, rng)
         if is_held_out(patient.id, share) != held_out:
             continue
-        question, _, asks = writer.opening(OPENERS[kind], "polished", patient, rng)
+        if kind == EMERGENCY:
+            question, asks = writer.emergency("", "polished", patient, rng).turns[0], ()
+        else:
+            question, _, asks = writer.opening(OPENERS[kind], "polished", patient, rng)
         if question not in seen and _is_held_out_text(question) == held_out:
             return _case(writer, kind, patient, question, asks)
     return None
@@ -169,7 +175,9 @@ def _case(
     writer: Writer, kind: str, patient: Patient, question: str, asks: tuple[str, ...]
 ) -> Case:
     language, told = patient.language, patient.condition
-    fits = (told,) if kind == "complete" else fitting(writer.complaints, patient, question, asks)
+    fits = (told,)
+    if kind == "incomplete":
+        fits = fitting(writer.complaints, patient, question, asks)
     first, department = fits[0], fits[0].department
     for complaint in writer.complaints if kind == "incomplete" else ():
         if speech.asks_of(complaint, told, language) == asks:
@@ -302,8 +310,8 @@ def _read_row(row: object, place: str) -> Case:
             raise BadData(f"{place}: {key} is missing or empty")
     if values.get("language", "zh") not in ("zh", "en"):
         raise BadData(f"{place}: language is neither zh nor en")
-    if values.get("kind", "") not in ("", *OPENERS):
-        raise BadData(f"{place}: kind is neither empty nor one of {', '.join(OPENERS)}")
+    if values.get("kind", "") not in ("", *KINDS):
+        raise BadData(f"{place}: kind is neither empty nor one of {', '.join(KINDS)}")
     try:
         values["question"] = clean(values["question"], limit=CONTENT_LIMIT)
     except InputError as error:
@@ -318,7 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="the JSONL file to write")
     parser.add_argument("--count", type=int, default=400)
-    parser.add_argument("--kinds", nargs="+", default=list(OPENERS), choices=list(OPENERS))
+    parser.add_argument("--kinds", nargs="+", default=list(OPENERS), choices=KINDS)
     parser.add_argument("--held-out", action="store_true", help="cases no model was trained on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--english", type=float, default=0.1, help="share of English questions")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reviews.stats import wilson
-from training.pairs import NOBODY, Pair
+from training.pairs import NOBODY, Judgement, Pair
 
 Array = NDArray[np.float64]
 PRIOR_VOTES = 12.0
@@ -176,22 +176,40 @@ def overlapping(pairs: Sequence[Pair]) -> list[int]:
 def ceiling(pairs: Sequence[Pair]) -> Ceiling:
     """How often a physician's decisive vote agrees with the majority of the other physicians; half for their ties.
 
-    This is what a perfect copy of the other raters would reach against one rater's votes.
+    This is what a perfect copy of the other raters would reach against one rater's votes. The votes on one pair say
+    the same thing from both ends, so the interval counts pairs.
     """
-    agree, number, raters = 0.0, 0, set()
-    for pair in pairs:
-        votes = [j for j in pair.judgements if j.source == "physician" and j.rater != NOBODY]
+    agree, number = agreements(pairs).T
+    raters = {
+        j.rater
+        for pair, n in zip(pairs, number, strict=True)
+        if n
+        for j in _physicians(pair)
+        if j.outcome in ("a", "b")
+    }
+    votes, shared = int(number.sum()), int((number > 0).sum())
+    if votes < FEWEST_OVERLAPS:
+        return Ceiling(
+            None, 0.0, 1.0, votes, len(raters),
+            "unknown: fewer than ten votes on pairs that several physicians judged; give some pairs to two raters or more",
+        )  # fmt: skip
+    share = float(agree.sum() / number.sum())
+    return Ceiling(share, *wilson(share * shared, shared), votes, len(raters))
+
+
+def agreements(pairs: Sequence[Pair]) -> Array:
+    """(P, 2): by pair, the physicians' decisive votes that agree with the other physicians, and how many there are."""
+    found = np.zeros((len(pairs), 2))
+    for place, pair in enumerate(pairs):
+        votes = _physicians(pair)
         for j in votes:
             others = [o.outcome for o in votes if o.rater != j.rater and o.outcome in ("a", "b")]
             if j.outcome not in ("a", "b") or not others:
                 continue
             lean = others.count("a") - others.count("b")
-            number += 1
-            raters.add(j.rater)
-            agree += 0.5 if not lean else float((lean > 0) == (j.outcome == "a"))
-    if number < FEWEST_OVERLAPS:
-        return Ceiling(
-            None, 0.0, 1.0, number, len(raters),
-            "unknown: fewer than ten votes on pairs that several physicians judged; give some pairs to two raters or more",
-        )  # fmt: skip
-    return Ceiling(agree / number, *wilson(agree, number), number, len(raters))
+            found[place] += (0.5 if not lean else float((lean > 0) == (j.outcome == "a")), 1.0)
+    return found
+
+
+def _physicians(pair: Pair) -> list[Judgement]:
+    return [j for j in pair.judgements if j.source == "physician" and j.rater != NOBODY]

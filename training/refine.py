@@ -28,16 +28,15 @@ from reviews.errors import RecordError
 from reviews.export import export
 from reviews.store import Store
 from training import ai_feedback, reward, rl
-from training.cases import draw_cases, read_cases, write_cases
+from training.cases import EMERGENCY, draw_cases, read_cases, write_cases
 from training.flags import parse
+from training.refine_report import page
 from training.release import GateFailed, release
 from training.release_gates import Gates, Outcome, examine
-from training.report import Page, bars, curves
 from training.reward_data import RewardConfig
-from training.rl_report import CURVES
 from training.rubric import NOTE
 from training.simulate import SimulationConfig, simulate
-from training.verdict import Pair, compare, read_references
+from training.verdict import Pair, Reference, compare, read_references
 
 
 class RefineConfig(Settings):
@@ -60,12 +59,16 @@ class RefineConfig(Settings):
     prompts: int = Field(
         default=600, ge=1, description="training cases to draw when `cases` is empty"
     )
+    emergencies: int = Field(
+        default=0, ge=0, description="emergencies to draw beside them, for reinforcement learning"
+    )
     cases: Texts = Field(default=(), description="case files to learn on")
     held_out: int = Field(default=200, ge=10, description="held-out cases of the evaluation")
     references: Texts = Field(
         min_length=1, description="held-out corpus files for automatic metrics"
     )
     reference_count: int = Field(default=160, ge=1)
+    held_out_emergencies: int = Field(default=40, ge=1, description="openers that need a warning")
     gates: Gates = Gates()
     release: bool = Field(default=True, description="false: stop after the evaluation")
     replace: bool = Field(default=False, description="take an earlier release's place")
@@ -132,12 +135,13 @@ def refine(config: RefineConfig, *, resume: bool = False) -> dict[str, Any]:
         "reward", made_of, loop.folder / "reward/reward.json",
         lambda same: reward.train(reward_config, resume=same),
     )  # fmt: skip
-    rl_config = _rl_config(loop, model, cases)
+    prompts = [*cases, *_emergencies(loop)]
+    rl_config = _rl_config(loop, model, prompts)
     made_of = [
         rl_config.model_dump_json(),
         parent,
         sha256_of(loop.folder / "reward/reward.json"),
-        *map(sha256_of, cases),
+        *map(sha256_of, prompts),
     ]
     loop.stage(
         "rl",
@@ -214,6 +218,20 @@ def _cases(loop: Loop) -> list[Path]:
     return [ROOT / name for name in config.cases] or [train]
 
 
+def _emergencies(loop: Loop) -> list[Path]:
+    """The file of emergencies to learn on, which no judge grades: the guard of reinforcement learning sees to them."""
+    config, out = loop.config, loop.folder / "emergencies.jsonl"
+    if not config.emergencies:
+        return []
+    loop.stage(
+        "emergencies", [config.emergencies, config.seed], out,
+        lambda _: write_cases(
+            out, draw_cases(config.emergencies, kinds=[EMERGENCY], held_out=False, seed=config.seed + 2)
+        ),
+    )  # fmt: skip
+    return [out]
+
+
 def _ai_feedback(loop: Loop, model: ModelConfig, cases: Sequence[Path], parent: str) -> list[Path]:
     """The file of judged pairs of the model's own answers; none where the loop has no such stage."""
     if loop.config.ai_feedback is None:
@@ -280,7 +298,12 @@ def _evaluate(loop: Loop, model: ModelConfig, trained: rl.RlConfig) -> None:
     )
     references = read_references(
         [ROOT / name for name in config.references], config.reference_count
-    )
+    ) + [
+        Reference(case.question, "", EMERGENCY)
+        for case in draw_cases(
+            config.held_out_emergencies, kinds=[EMERGENCY], held_out=True, seed=config.seed
+        )
+    ]
     outcome, more, rows = compare(
         pair,
         read_cases(loop.folder / "held-out.jsonl"),
@@ -296,7 +319,7 @@ def _evaluate(loop: Loop, model: ModelConfig, trained: rl.RlConfig) -> None:
         "seconds": loop.seconds,
         "seed": config.seed,
     }
-    _page(loop, outcome, more, rows)
+    page(config, loop.folder, outcome, more, rows).save(loop.folder / "report.html")
     temporary = loop.folder / ".report.json.tmp"
     temporary.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     temporary.replace(loop.folder / "report.json")
@@ -305,62 +328,6 @@ def _evaluate(loop: Loop, model: ModelConfig, trained: rl.RlConfig) -> None:
 def device_of(trained: rl.RlConfig) -> str:
     """Where the training ran, for the evaluation to run there too."""
     return "cuda" if trained.device != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def _page(loop: Loop, outcome: Outcome, more: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    config = loop.config
-    page = Page(
-        f"Refined: {config.name}",
-        f"The refined model against its parent on {outcome.cases} held-out cases, judged by {outcome.judge}.\n"
-        f"{outcome.judge_note}",
-    )
-    page.heading("Gates").table(
-        [
-            (g.name, g.value, g.limit, "ok" if g.passed else "FAILED")
-            for g in examine(outcome, config.gates)
-        ],
-        ["gate", "value", "limit", ""],
-    )
-    sampled = more["sampled"]
-    rates = ("win_rate", "win_rate_low", "win_rate_high")
-    page.heading("Against the parent").figure(
-        bars(
-            {
-                "as the app draws": tuple(more[key] for key in rates),
-                "whole distribution": tuple(sampled[key] for key in rates),
-            },
-            "wins, a tie counts half",
-            reference=0.5,
-        ),
-        f"As the app draws answers: {more['wins']} wins, {more['ties']} ties, {more['losses']} losses; the gates go by "
-        f"these. Drawn from both models' whole distributions: {sampled['wins']}, {sampled['ties']}, {sampled['losses']}. "
-        "95 % intervals by bootstrap over cases.",
-    )
-    page.table(
-        [
-            (key, value, sampled.get(key))
-            for key, value in more.items()
-            if isinstance(value, int | float)
-        ],
-        ["figure", "as the app draws", "whole distribution"],
-    )
-    page.heading("Parts of the rubric").table(
-        [
-            {
-                "kind": kind,
-                "part": part,
-                "parent": before,
-                "refined": more[f"parts_{kind}_refined"][part],
-            }
-            for kind in ("complete", "incomplete")
-            for part, before in more.get(f"parts_{kind}_parent", {}).items()
-        ]
-    )
-    steps = loop.folder / "work/rl" / config.name / "steps.csv"
-    if steps.exists():
-        page.heading("Reinforcement learning").figure(curves(steps, CURVES), "By step.")
-    page.heading("Answers").samples(rows)
-    page.save(loop.folder / "report.html")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -198,7 +198,6 @@ def conclude(
         "name": config.name,
         "models": figures,
         "ceiling": dataclasses.asdict(material.ceiling),
-        "gap_to_ceiling": gap_to_ceiling(figures["ensemble"], material.ceiling),
         "folds": config.folds,
         "scale": dataclasses.asdict(scale),
         "slip": shape[1],
@@ -264,6 +263,7 @@ def _figures(
     figures["ensemble"]["accuracy_on_pairs_of_the_ceiling"] = paired_accuracy(
         d, pairs, shared, cases
     )
+    figures["ensemble"]["gap_to_ceiling"] = gap_to_ceiling(d, pairs, test, cases, material.ceiling)
     if config.baseline:
         before, after, _, ties = judged(None, trl)
         figures["TRL RewardTrainer, as it comes"] = figures_of(

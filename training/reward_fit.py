@@ -145,23 +145,40 @@ def choose_ridge(
     ridges: Sequence[float],
     folds: int = 5,
 ) -> tuple[float, dict[str, float]]:
-    """(ridge, {ridge: loss}) by cross-validation over the cases of the given rows; the stronger of two equals."""
+    """(ridge, {ridge: loss}) by cross-validation over the cases of the given rows.
+
+    The strongest whose loss lies within one standard error of the least (source: Breiman et al. 1984): the losses of
+    noisy votes differ by less than chance, and the weaker ridges fit the noise.
+    """
     if len(ridges) == 1:
         return ridges[0], {}
     names = sorted({cases[i] for i in rows})
     order = np.random.default_rng(0).permutation(len(names))
     fold = {names[n]: place % folds for place, n in enumerate(order)}
     of = np.array([fold[cases[i]] for i in rows])
-    losses: dict[str, float] = {}
-    for ridge in sorted(ridges, reverse=True):
-        total = 0.0
-        for k in range(min(folds, len(names))):
-            found = probe(states, evidence, pairs, aim, rows[of != k], ridge)
-            total += probe_loss(found, states, evidence, pairs, aim, rows[of == k]) * float(
-                (of == k).mean()
-            )
-        losses[str(ridge)] = total
-    return float(min(losses, key=lambda r: losses[r])), losses
+    used = range(min(folds, len(names)))
+    ordered = sorted(ridges, reverse=True)
+    each = np.array(
+        [
+            [
+                probe_loss(
+                    probe(states, evidence, pairs, aim, rows[of != k], ridge),
+                    states,
+                    evidence,
+                    pairs,
+                    aim,
+                    rows[of == k],
+                )
+                for k in used
+            ]
+            for ridge in ordered
+        ]
+    )
+    losses = each @ np.array([float((of == k).mean()) for k in used])
+    best = int(losses.argmin())
+    error = each[best].std(ddof=1) / math.sqrt(len(used)) if len(used) > 1 else 0.0
+    chosen = ordered[int(np.flatnonzero(losses <= losses[best] + error)[0])]
+    return float(chosen), dict(zip(map(str, ordered), losses.tolist(), strict=True))
 
 
 def start_of_ties(aim: Aim, rows: NDArray[np.int64]) -> Tensor:

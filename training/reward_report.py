@@ -19,7 +19,7 @@ NAMES = {
     "tie_auc": "ties told from choices (AUC)",
 }
 NOTE = (
-    "Measured on votes over held-out cases. A vote is noisy, so the bound is not 100 % but what one physician's vote shares "
+    "Measured on physicians' votes over held-out cases, on AI feedback where there are none. A vote is noisy, so the bound is not 100 % but what one physician's vote shares "
     "with the others' (the ceiling). Intervals are 95 %, by bootstrap over cases."
 )
 
@@ -71,8 +71,8 @@ def write_report(path: Path, report: Mapping[str, Any], logs: Mapping[str, Path]
 
 
 def _summary(page: Page, report: Mapping[str, Any]) -> None:
-    ceiling, gap = report["ceiling"], report["gap_to_ceiling"]
-    model = next(iter(report["models"].values()))
+    ceiling, model = report["ceiling"], next(iter(report["models"].values()))
+    gap = model["gap_to_ceiling"]
     text = (
         f"On {model['votes']} votes over {model['cases']} held-out cases the ensemble agrees with "
         f"{shown(model['accuracy'])} of the votes that chose a side. "
@@ -82,8 +82,8 @@ def _summary(page: Page, report: Mapping[str, Any]) -> None:
     else:
         text += (
             f"The raters' ceiling is {ceiling['value']:.3f} ({ceiling['low']:.3f}–{ceiling['high']:.3f}; {ceiling['votes']} "
-            f"votes of {ceiling['raters']} raters on pairs that several judged), {abs(gap) * 100:.1f} points "
-            f"{'above' if gap > 0 else 'below'} that. On the very pairs of the ceiling the ensemble has "
+            f"votes of {ceiling['raters']} raters on pairs that several judged), less the ensemble's agreement "
+            f"{gap['value'] * 100:+.1f} points ({gap['low'] * 100:+.1f} to {gap['high'] * 100:+.1f}). On the very pairs of the ceiling the ensemble has "
             f"{shown(model['accuracy_on_pairs_of_the_ceiling'])}."
         )
     page.text(text)

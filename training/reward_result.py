@@ -16,7 +16,7 @@ from torch import Tensor
 from huatuo.models.branch import read_branch, tensors_of
 from huatuo.models.checkpoint import replacing, save_manifest
 from huatuo.models.trunk import Trunk
-from training import calibration
+from training import calibration, raters
 from training.answers import Sequences, StateCache
 from training.calibration import Scored
 from training.ensemble import REWARD, Pool, Scale, evidence_weights, pooled
@@ -90,9 +90,7 @@ def fit_scale(
     d: Floats, pairs: Sequence[Pair], rows: Sequence[int] | NDArray[np.int64]
 ) -> tuple[float, Shape]:
     """(temperature, (log theta, slip)) on the votes of some pairs, physicians' if there are any. d: (P,) raw differences."""
-    votes = votes_of(pairs, rows, d, [""] * len(pairs), (0.0, 0.0))
-    human = np.array([s == "physician" for s in votes.source])
-    some = votes.take(human) if human.any() else votes
+    some = physicians(votes_of(pairs, rows, d, [""] * len(pairs), (0.0, 0.0)))
     temperature, log_theta, slip = calibration.fit_temperature(some.d, some.outcome, some.weight)
     return temperature, (log_theta, slip)
 
@@ -100,20 +98,31 @@ def fit_scale(
 def figures_of(
     d: Floats, pairs: Sequence[Pair], rows: Sequence[int], cases: Sequence[str], shape: Shape
 ) -> dict[str, Any]:
-    """The figures of one model on the votes of some pairs. d: (P,) calibrated differences."""
-    scored = votes_of(pairs, rows, d, cases, shape)
+    """The figures of one model on the votes of some pairs, physicians' if there are any; by source on all votes.
+
+    d: (P,) calibrated differences.
+    """
+    everybody = votes_of(pairs, rows, d, cases, shape)
+    scored = physicians(everybody)
     return {
         **calibration.as_json(calibration.figures(scored)),
         "ece_by_chance": calibration.ece_floor(scored),
         "bins": len(calibration.reliability(scored)),
         "reliability": calibration.reliability(scored),
-        "groups": calibration.by_group(scored),
+        "groups": calibration.by_group(scored)
+        | {"source": calibration.by_group(everybody)["source"]},
         "confidence": calibration.confidence_in_a(scored.d, *shape).tolist(),
         "outcome": scored.outcome.tolist(),
         "votes": len(scored.d),
         "decisive_votes": int((scored.outcome != 0).sum()),
         "cases": len(set(scored.case)),
     }
+
+
+def physicians(votes: Scored) -> Scored:
+    """The physicians' votes, if there are any; else all."""
+    human = np.array([source == "physician" for source in votes.source], bool)
+    return votes.take(human) if human.any() else votes
 
 
 def paired_accuracy(
@@ -132,10 +141,46 @@ def length_figures(rewards: Floats, lengths: Floats) -> dict[str, float | None]:
     }
 
 
-def gap_to_ceiling(figures: Mapping[str, Any], ceiling: Ceiling) -> float | None:
-    """Ceiling less accuracy, in [-1, 1]; None when the ceiling is unknown."""
-    value = figures["accuracy"]["value"]
-    return None if ceiling.value is None or value is None else ceiling.value - value
+def gap_to_ceiling(
+    d: Floats,
+    pairs: Sequence[Pair],
+    rows: Sequence[int],
+    cases: Sequence[str],
+    ceiling: Ceiling,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, float | None]:
+    """Ceiling of all pairs less accuracy on physicians' votes on some, in [-1, 1], with its 95 % interval by case bootstrap.
+
+    Both are measured anew in each draw: their chance is shared, as they rest on the same votes. None without a ceiling.
+    """
+    if ceiling.value is None:
+        return {"value": None, "low": None, "high": None}
+    votes = votes_of(pairs, rows, d, cases, (0.0, 0.0))
+    firm = votes.take((votes.outcome != 0) & (np.array(votes.source) == "physician"))
+    right = (np.sign(firm.d) * firm.outcome + 1) / 2
+    agreed = raters.agreements(pairs)
+    names, of = np.unique([*firm.case, *cases], return_inverse=True)
+    mine, theirs = of[: len(right)], of[len(right) :]
+    sums = np.stack(
+        [
+            np.bincount(mine, right, len(names)),
+            np.bincount(mine, minlength=len(names)),
+            np.bincount(theirs, agreed[:, 0], len(names)),
+            np.bincount(theirs, agreed[:, 1], len(names)),
+        ],
+        1,
+    )
+
+    def gap(total: Floats) -> Floats:
+        return np.asarray(total[..., 2] / total[..., 3] - total[..., 0] / total[..., 1])
+
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), draws) @ sums
+    found = gap(drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)])
+    low, high = np.quantile(found, (0.025, 0.975))
+    return {"value": float(gap(sums.sum(0))), "low": float(low), "high": float(high)}
 
 
 def scale_of(

@@ -78,6 +78,9 @@ class RlConfig(Settings):
         default=0.5, ge=0, description="pull to the parent's length; 0: off"
     )
     unfinished: float = Field(default=2.0, ge=0, description="taken off an answer that did not end")
+    missed_warning: float = Field(
+        default=2.0, ge=0, description="taken off an answer to an emergency that sends to no help"
+    )
     temperature: float = Field(default=1.0, gt=0, le=2)
     max_new_tokens: int = Field(default=512, ge=8)
     context_tokens: int = Field(default=1024, ge=64)

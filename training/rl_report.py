@@ -10,7 +10,7 @@ from huatuo.messages import Message
 from huatuo.models.trunk import Branch
 from huatuo.prompts import encode
 from training import memory
-from training.cases import Case
+from training.cases import OPENERS, Case
 from training.report import Page, curves
 from training.rollout import Drawing, sample
 from training.rubric import NOTE, RubricJudge
@@ -25,6 +25,7 @@ CURVES = {
     "length": "answer length, tokens",
     "entropy": "entropy, nats per token",
     "unfinished": "share that did not end",
+    "unwarned": "emergencies answered without a warning",
     "repeated": "share of repeated text",
     "spread": "disagreement of the reward models",
 }
@@ -79,7 +80,7 @@ def _samples(run: "Run", cases: Sequence[Case]) -> list[dict[str, object]]:
             "prompt": case.question,
             "answers": {"parent": old, "refined": new},
         }
-        if case.condition:
+        if case.condition and case.kind in OPENERS:
             row["scores"] = {
                 name: {"rubric": judge.grade(case, text).score}
                 for name, text in (("parent", old), ("refined", new))

@@ -17,12 +17,12 @@ from huatuo.messages import Message
 from huatuo.models.trunk import Trunk
 from huatuo.prompts import encode
 from training import objectives
-from training.cases import Case
+from training.cases import EMERGENCY, OPENERS, Case
 from training.ensemble import RewardEnsemble
 from training.learner import Learner, Tokens, owners
 from training.objectives import KlControl, LengthLeash
 from training.rollout import Drawing, Rollouts, recomputed, sample
-from training.rubric import RubricJudge
+from training.rubric import RubricJudge, urges
 
 if TYPE_CHECKING:
     from training.rl import RlConfig
@@ -63,9 +63,13 @@ def take_step(run: Run) -> dict[str, float]:
     owner = owners(rollouts)
     kl = torch.zeros(len(rollouts), device=old.device).index_add_(0, owner, old - reference)
     marks.append(time.monotonic())
+    texts = texts_of(run, rollouts)
+    silent = unwarned(run, cases, texts)
     figures = _figures(
         run,
         cases,
+        texts,
+        silent,
         rollouts,
         scores,
         spread,
@@ -74,7 +78,7 @@ def take_step(run: Run) -> dict[str, float]:
     )
     if run.length.wanted == 0:
         run.length.wanted = figures["length"]
-    shaped = guarded(run, rollouts, scores)
+    shaped = guarded(run, rollouts, scores, silent)
     tokens = credit(run, rollouts, Tokens(owner, old, reference, old, values), shaped, kl)
     if not config.kl_budget or figures["kl"] <= config.kl_budget:
         place = "cpu" if config.offload else run.trunk.device
@@ -179,10 +183,21 @@ def reward(run: Run, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
     return cautious.clamp(-config.reward_clip, config.reward_clip), spread
 
 
-def guarded(run: Run, rollouts: Rollouts, scores: Tensor) -> Tensor:
-    """(B,) the rewards less the pull of the length leash and the fine for an answer that did not end."""
-    fine = run.config.unfinished * (~rollouts.finished)
-    return scores - run.length.penalty(rollouts.lengths) - fine
+def unwarned(run: Run, cases: Sequence[Case], texts: Sequence[str]) -> Tensor:
+    """(B,) bool: answers to an emergency that send nobody to help at once. texts: `samples` to each case, in turn."""
+    asked = [case for case in cases for _ in range(run.config.samples)]
+    found = [
+        case.kind == EMERGENCY and not urges(text, case.language)
+        for case, text in zip(asked, texts, strict=True)
+    ]
+    return torch.tensor(found, device=run.trunk.device)
+
+
+def guarded(run: Run, rollouts: Rollouts, scores: Tensor, silent: Tensor) -> Tensor:
+    """(B,) the rewards less the pull of the length leash and the fines: no end, no warning where one is due."""
+    config = run.config
+    fines = config.unfinished * (~rollouts.finished) + config.missed_warning * silent
+    return scores - run.length.penalty(rollouts.lengths) - fines
 
 
 def credit(run: Run, rollouts: Rollouts, tokens: Tokens, scores: Tensor, kl: Tensor) -> Tokens:
@@ -209,6 +224,8 @@ def credit(run: Run, rollouts: Rollouts, tokens: Tokens, scores: Tensor, kl: Ten
 def _figures(
     run: Run,
     cases: Sequence[Case],
+    texts: Sequence[str],
+    silent: Tensor,
     rollouts: Rollouts,
     scores: Tensor,
     spread: Tensor,
@@ -216,14 +233,14 @@ def _figures(
     gap: Tensor,
 ) -> dict[str, float]:
     judge = RubricJudge()
-    texts = texts_of(run, rollouts)
     grades = [
         judge.grade(case, text).score
         for case, text in zip(
             (c for c in cases for _ in range(run.config.samples)), texts, strict=True
         )
-        if case.condition
+        if case.condition and case.kind in OPENERS
     ]
+    urgent = sum(case.kind == EMERGENCY for case in cases) * run.config.samples
     local = {
         "reward": float(scores.mean()),
         "spread": float(spread.mean()),
@@ -232,6 +249,7 @@ def _figures(
         "unfinished": float((~rollouts.finished).float().mean()),
         "repeated": sum(map(repetition, texts)) / len(texts),
         "rubric": sum(grades) / len(grades) if grades else float("nan"),
+        "unwarned": float(silent.sum()) / urgent if urgent else 0.0,
         "sampling_gap": float(gap.abs().max()),
     }
     world = run.accelerator.num_processes

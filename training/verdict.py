@@ -21,7 +21,7 @@ from huatuo.messages import Message
 from huatuo.models.branch import check_parent, read_branch, tensors_of
 from huatuo.models.trunk import Load, Trunk, load_trunk
 from huatuo.prompts import encode
-from training.cases import Case
+from training.cases import EMERGENCY, Case
 from training.examine import asks_back
 from training.feedback import Judge
 from training.logprob import token_log_probs
@@ -45,7 +45,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Reference:
-    """A held-out question with the corpus's own answer. opener: its kind there."""
+    """A held-out question with the corpus's own answer, empty for an emergency. opener: its kind there."""
 
     question: str
     answer: str
@@ -307,8 +307,8 @@ def _against(
     good thing to more people; the metrics' Distinct is the mean within answers.
     """
     said = pair.answer([reference.question for reference in references], settings, seed)
-    plain = [i for i, r in enumerate(references) if r.opener != "emergency"]
-    urgent = [i for i, r in enumerate(references) if r.opener == "emergency"]
+    plain = [i for i, r in enumerate(references) if r.opener != EMERGENCY]
+    urgent = [i for i, r in enumerate(references) if r.opener == EMERGENCY]
     truth = [[references[i].answer] for i in plain]
     metrics, warned, variety = {}, {}, {}
     for side in SIDES:

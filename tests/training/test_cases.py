@@ -75,6 +75,19 @@ def test_the_two_sides_share_neither_id_nor_text(sides: dict[bool, list[Case]]) 
     assert not {c.question for c in many} & {c.question for c in sides[True]}
 
 
+def test_emergencies_are_red_flags_of_the_table_on_one_side_each() -> None:
+    held, trained = (
+        draw_cases(30, kinds=["emergency"], held_out=side, seed=5, english=1.0)
+        for side in (True, False)
+    )
+    assert not {c.question for c in held} & {c.question for c in trained}
+    for case in (*held, *trained):
+        assert case.kind == "emergency" and case.language == "zh"
+        flags = condition_of(case).red_flags
+        runs = {flag[i : i + 3] for flag in flags for i in range(len(flag) - 2)} | {*flags}
+        assert any(run in case.question for run in runs), case.question
+
+
 def test_a_case_carries_what_a_judge_needs(sides: dict[bool, list[Case]]) -> None:
     for case in sides[True]:
         condition = condition_of(case)

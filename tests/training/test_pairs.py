@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from huatuo.errors import Damaged, NoData
@@ -19,6 +20,7 @@ from reviews.store import Store
 from training.data import BadData
 from training.pairs import Counts, Judgement, Pair, rated, read_votes
 from training.raters import ceiling, reliabilities, side_bias, targets
+from training.reward_result import gap_to_ceiling
 from training.split import case_groups, normal, split, without_held_out
 
 
@@ -252,6 +254,19 @@ def test_the_ceiling_is_the_agreement_of_raters_and_unknown_without_overlap() ->
     assert found.low < found.value < found.high and found.raters == 5
     alone = ceiling(played(100, [0.9], per=1))
     assert alone.value is None and "two raters" in alone.why
+
+
+def test_the_gap_to_the_ceiling_carries_the_chance_of_both() -> None:
+    pairs = played(400, [0.85] * 5, per=2, ties=0.2)
+    cases, d = [pair.case for pair in pairs], np.ones(len(pairs))
+    found = gap_to_ceiling(d, pairs, range(len(pairs)), cases, ceiling(pairs))
+    votes = [j.outcome for pair in pairs for j in pair.judgements if j.outcome in ("a", "b")]
+    by_hand = (ceiling(pairs).value or 0) - votes.count("a") / len(votes)
+    assert found["value"] == pytest.approx(by_hand)
+    assert found["low"] < by_hand < found["high"] and found["high"] - found["low"] < 0.2
+    alone = played(100, [0.9], per=1)
+    nothing = gap_to_ceiling(np.ones(100), alone, range(100), ["c"] * 100, ceiling(alone))
+    assert nothing == {"value": None, "low": None, "high": None}
 
 
 def test_no_case_or_question_stands_on_two_sides() -> None:

@@ -4,16 +4,19 @@ import contextlib
 import json
 import shutil
 import uuid
+from pathlib import Path
 
 import pytest
 
 from huatuo.errors import ConfigError
+from huatuo.models.branch import read_branch
 from huatuo.toml import ROOT, read_toml
 from reviews.database import DEFAULT_NAME
 from reviews.errors import NotYours
 from reviews.people import People
 from reviews.store import Store
 from training import refine
+from training.cases import read_cases
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +57,7 @@ def written(folder, **changes):
     keys = {
         "name": "tiny", "record": str(inside / "record"), "model": "configs/models/nano-hybrid.toml",
         "reward": "configs/nano/reward.toml", "rl": str(inside / "rl.toml"), "work": str(inside / "work"),
-        "prompts": 12, "held_out": 10, "references": [str(inside / "references.jsonl")], "release": False, **changes,
+        "prompts": 12, "held_out": 10, "emergencies": 4, "held_out_emergencies": 2, "references": [str(inside / "references.jsonl")], "release": False, **changes,
     }  # fmt: skip
     text = "\n".join(f"{key} = {json.dumps(value)}" for key, value in keys.items())
     simulation = "[simulation]\nvotes = 60\nraters = 3\n"
@@ -73,6 +76,9 @@ def test_the_loop_runs_is_not_run_twice_and_follows_new_votes(folder, capfd):
     assert "Answers" in (work / "report.html").read_text(encoding="utf-8")
     with contextlib.closing(Store.open(folder / "record" / DEFAULT_NAME)) as store:
         assert sum(1 for _ in store.votes()) == 60
+    assert [case.kind for case in read_cases(work / "emergencies.jsonl")] == ["emergency"] * 4
+    trained = read_branch(work / "policy").details["config"]["prompts"]
+    assert [Path(name).name for name in trained] == ["prompts.jsonl", "emergencies.jsonl"]
 
     before = (work / "policy/branch.safetensors").stat().st_mtime_ns
     assert refine.main([config, "--resume"]) == 0

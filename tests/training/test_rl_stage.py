@@ -169,10 +169,29 @@ def test_an_answer_that_did_not_end_is_fined_and_a_long_one_pulled_back(project)
     rollouts = rl_step.generate(run, rl_step.draw(run))
     rollouts.finished[0], rollouts.finished[1:] = False, True
     plain = torch.zeros(len(rollouts))
-    assert rl_step.guarded(run, rollouts, plain).tolist() == [-2.0] + [0.0] * (len(rollouts) - 1)
+    warned = plain.bool()
+    assert rl_step.guarded(run, rollouts, plain, warned).tolist() == [-2.0] + [0.0] * (
+        len(rollouts) - 1
+    )
     run.length.wanted, run.length.pull = 4.0, 1.5
     expected = -1.5 * (rollouts.lengths / 4.0 - 1) - 2.0 * (~rollouts.finished)
-    torch.testing.assert_close(rl_step.guarded(run, rollouts, plain), expected)
+    torch.testing.assert_close(rl_step.guarded(run, rollouts, plain, warned), expected)
+
+
+def test_an_answer_to_an_emergency_without_a_warning_is_fined(project):
+    run = rl.start(config_of(project, algorithm="rloo", missed_warning=3.0))
+    cases = [
+        Case("e", "突然胸口剧痛", kind="emergency"),
+        Case("c", "头痛三天", kind="complete"),
+    ]
+    texts = ["请立刻去急诊。", "多喝水。"] + ["多喝水。"] * 2
+    silent = rl_step.unwarned(run, cases, texts)
+    assert silent.tolist() == [False, True, False, False]
+    rollouts = rl_step.generate(run, cases)
+    rollouts.finished[:] = True
+    run.length.pull = 0.0
+    found = rl_step.guarded(run, rollouts, torch.zeros(4), silent)
+    assert found.tolist() == [0.0, -3.0, 0.0, 0.0]
 
 
 def test_doubt_among_the_reward_models_costs_what_pessimism_says(project):
