@@ -4,6 +4,7 @@ Below the branch nothing is run, kept or differentiated. The same update as on t
 (tests/training/test_learner.py, tests/benchmarks/rl_update.py).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from training import objectives
 from training.logprob import token_log_probs
 from training.objectives import Average
 from training.rollout import Rollouts
+
+Forward = Callable[[Tensor, Tensor], Tensor]
+"""A branch, or what runs it: the trunk's states (B, T, H) and the mask (B, T) in, final states or values out."""
 
 
 @dataclass(frozen=True)
@@ -52,28 +56,31 @@ class Tokens:
 class Learner:
     """Policy, reference and, for PPO, a value branch on one trunk, with their optimiser.
 
-    policy, value: branches, maybe wrapped for several processes. backward: takes a loss (accelerate's, or the default).
-    reduce: sums a float over the processes. world: their number.
+    policy, value: branches, maybe wrapped for several processes. backward: takes a loss, and whether it is the last of
+    its minibatch. norm: for an engine that clips and steps within that last backward, says the gradient's norm before
+    clipping. reduce: sums a float over the processes. world: their number.
     """
 
     def __init__(
         self,
-        policy: nn.Module,
+        policy: Forward,
         reference: nn.Module,
         vocabulary: Tensor,
         optimizer: Any,
         settings: UpdateSettings,
         *,
-        value: nn.Module | None = None,
-        backward: Callable[[Tensor], None] = lambda loss: loss.backward(),
+        value: Forward | None = None,
+        backward: Callable[[Tensor, bool], None] = lambda loss, last: loss.backward(),
+        norm: Callable[[], float] | None = None,
         reduce: Callable[[float], float] = lambda number: number,
         world: int = 1,
     ) -> None:
         self.policy, self.reference, self.value = policy, reference, value
         self.vocabulary, self.optimizer, self.settings = vocabulary, optimizer, settings
-        self._backward, self._reduce, self._world = backward, reduce, world
+        self._backward, self._norm = backward, norm
+        self._reduce, self._world = reduce, world
 
-    def log_probs(self, branch: nn.Module, batch: Rollouts) -> tuple[Tensor, Tensor]:
+    def log_probs(self, branch: Forward, batch: Rollouts) -> tuple[Tensor, Tensor]:
         """(log-probabilities, entropies) of the batch's answer tokens, (N,) float32, row by row."""
         hidden = branch(batch.states, batch.fed)  # (B, T-1, H)
         asked = batch.answer[:, 1:]  # the state before a token tells its probability
@@ -101,7 +108,8 @@ class Learner:
     ) -> dict[str, float]:
         """All epochs on one batch; returns {loss, value_loss, clipped, entropy, gradient_norm} of the run.
 
-        order: one permutation of the rows per epoch. Raises NotFinite before the optimiser's step.
+        order: one permutation of the rows per epoch. Raises NotFinite before the optimiser's step (with an engine, before
+        the next: it steps on its own).
         """
         settings = self.settings
         sums = dict.fromkeys(("loss", "value_loss", "clipped", "entropy", "gradient_norm"), 0.0)
@@ -112,8 +120,11 @@ class Learner:
             for minibatch in _chunks(rows, size):
                 self.optimizer.zero_grad(set_to_none=True)
                 share = self._share(rollouts, minibatch)
-                for micro in _chunks(minibatch, settings.micro_batch):
-                    for name, figure in self._micro(rollouts, tokens, micro, share, spans).items():
+                micros = list(_chunks(minibatch, settings.micro_batch))
+                for micro in micros:
+                    loss, figures = self._micro(rollouts, tokens, micro, share, spans)
+                    self._backward(loss, micro is micros[-1])
+                    for name, figure in figures.items():
                         sums[name] += figure
                 sums["gradient_norm"] += self._step()
                 steps += 1
@@ -137,7 +148,8 @@ class Learner:
         rows: Sequence[int],
         share: float,
         spans: Sequence[tuple[int, int]],
-    ) -> dict[str, float]:
+    ) -> tuple[Tensor, dict[str, float]]:
+        """(loss of some rows, its figures)."""
         settings = self.settings
         batch = rollouts.select(list(rows))
         at = torch.cat([torch.arange(*spans[row], device=tokens.owner.device) for row in rows])
@@ -165,9 +177,8 @@ class Learner:
         whole = loss + settings.value_coefficient * value_loss
         if not torch.isfinite(whole):
             raise NotFinite(f"the loss is {whole.item()} on the rows {list(rows)[:8]} of the batch")
-        self._backward(whole)
         outside = ((new.detach() - old).exp() - 1).abs() > settings.clip
-        return {
+        return whole, {
             "loss": float(loss.detach()),
             "value_loss": float(value_loss.detach()),
             "clipped": float(mean(outside.float())),
@@ -175,13 +186,17 @@ class Learner:
         }
 
     def _step(self) -> float:
-        """Clips and steps; the gradient's norm before clipping."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.settings.max_norm)
-        if not torch.isfinite(norm):
-            raise NotFinite(f"the gradient's norm is {norm.item()}")
-        self.optimizer.step()
-        return float(norm)
+        """Clips and steps, where no engine has done so; the gradient's norm before clipping."""
+        if self._norm is not None:
+            norm = self._norm()
+        else:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            norm = float(nn.utils.clip_grad_norm_(parameters, self.settings.max_norm))
+        if not math.isfinite(norm):
+            raise NotFinite(f"the gradient's norm is {norm}")
+        if self._norm is None:
+            self.optimizer.step()
+        return norm
 
 
 def owners(rollouts: Rollouts) -> Tensor:

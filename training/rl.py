@@ -3,7 +3,7 @@
 One step: answers are sampled from the policy, the trunk's states are caught on the way, the reward model's branches
 score them, the reference's branch holds the leash, and a few epochs on the cached states move the last blocks.
 Everything random depends on seed, step and process alone, so a resumed run is bit-equal to one that never stopped.
-Under `accelerate launch` each process takes its share of the prompts.
+Under `accelerate launch` each process takes its share of the prompts, under DDP or DeepSpeed's ZeRO-1, -2 or -3.
 """
 
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import DistributedType
 from pydantic import Field
 from tqdm import tqdm
 
@@ -32,6 +33,7 @@ from training.objectives import KlControl, LengthLeash
 from training.reward_module import open_accelerator
 from training.rl_report import write_report
 from training.rl_step import Run, summed, take_step
+from training.zero import Engine
 
 
 class RlConfig(Settings):
@@ -122,12 +124,6 @@ def start(config: RlConfig) -> Run:
     if value is not None:
         groups.append({"params": list(value.parameters()), "lr": config.value_learning_rate})
     optimizer: Any = _optimizer(config, groups)
-    wrapped: Any = policy
-    if accelerator.num_processes > 1:
-        if value is None:
-            wrapped, optimizer = accelerator.prepare(policy, optimizer)
-        else:
-            wrapped, value, optimizer = accelerator.prepare(policy, value, optimizer)
     settings = UpdateSettings(
         epochs=config.epochs,
         minibatches=config.minibatches,
@@ -138,20 +134,26 @@ def start(config: RlConfig) -> Run:
         max_norm=config.max_norm,
         temperature=config.temperature,
     )
-    learner = Learner(
-        wrapped,
-        reference,
-        trunk.vocabulary,
-        optimizer,
-        settings,
-        value=value,
-        backward=accelerator.backward,
-        reduce=lambda number: summed(accelerator, number),
-        world=accelerator.num_processes,
-    )
+    shared: dict[str, Any] = {
+        "reduce": lambda number: summed(accelerator, number),
+        "world": accelerator.num_processes,
+    }
+    engine, wrapped = None, policy
+    if accelerator.distributed_type is DistributedType.DEEPSPEED:
+        engine = Engine(accelerator, policy, value, optimizer, config.max_norm)
+        wrapped, optimizer = engine.policy, engine.optimizer
+        shared |= {"value": engine.value, "backward": engine.backward, "norm": engine.norm}
+    else:
+        if accelerator.num_processes > 1 and value is None:
+            wrapped, optimizer = accelerator.prepare(policy, optimizer)
+        elif accelerator.num_processes > 1:
+            wrapped, value, optimizer = accelerator.prepare(policy, value, optimizer)
+        shared |= {"value": value, "backward": lambda loss, _: accelerator.backward(loss)}
+    learner = Learner(wrapped, reference, trunk.vocabulary, optimizer, settings, **shared)
     return Run(
         config, trunk, tokenizer, ensemble, learner, value, cases,
         KlControl(config.kl, config.kl_target), LengthLeash(config.length_leash), accelerator, inputs, trunk.digest(),
+        engine,
     )  # fmt: skip
 
 
@@ -196,18 +198,18 @@ def train(config: RlConfig, *, resume: bool = False) -> dict[str, Any]:
                 {key: f"{figures[key]:.2f}" for key in ("reward", "kl", "rubric", "length")}
             )
             over = bool(config.kl_budget) and figures["kl"] > config.kl_budget
-            if main and (run.step % config.save_steps == 0 or stopped.asked):
+            halt = bool(summed(run.accelerator, float(stopped.asked)))  # all save the same step
+            if run.step % config.save_steps == 0 or halt:
                 states.save(run, file)
-            if stopped.asked:
-                raise SystemExit(
-                    f"stopped by signal {stopped.asked} after step {run.step}; go on with --resume"
-                )
+            if halt:
+                raise SystemExit(f"stopped by a signal after step {run.step}; go on with --resume")
             if over:
                 reason = f"KL {figures['kl']:.2f} above the budget of {config.kl_budget} after step {run.step}"
                 break
-    if config.kl_budget and reason != "all steps" and run.within is not None:
-        run.trunk.policy.load_state_dict(run.within)
-    return finish(run, work, reason) if main else {}
+    with run.whole():
+        if config.kl_budget and reason != "all steps" and run.within is not None:
+            run.trunk.policy.load_state_dict(run.within)
+        return finish(run, work, reason) if main else {}
 
 
 def finish(run: Run, work: Path, reason: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from training.learner import Learner, Tokens, owners
 from training.objectives import KlControl, LengthLeash
 from training.rollout import Drawing, Rollouts, recomputed, sample
 from training.rubric import RubricJudge, urges
+from training.zero import Engine
 
 if TYPE_CHECKING:
     from training.rl import RlConfig
@@ -46,9 +47,15 @@ class Run:
     """sha256 of the prompts' files and of the reward model, by name."""
     trunk_digest: str
     """Of the frozen tensors' bytes at the start; the end must find the same."""
+    engine: Engine | None = None
+    """Under DeepSpeed, what holds policy and value."""
     step: int = 0
     within: dict[str, Tensor] | None = None
     """The policy as it was when its KL was last measured within the budget."""
+
+    def whole(self, *, changed: bool = False) -> AbstractContextManager[None]:
+        """While it lasts, no weight of policy and value lies in shards; every process enters it (Engine.whole)."""
+        return nullcontext() if self.engine is None else self.engine.whole(changed=changed)
 
 
 def take_step(run: Run) -> dict[str, float]:
@@ -82,10 +89,11 @@ def take_step(run: Run) -> dict[str, float]:
     tokens = credit(run, rollouts, Tokens(owner, old, reference, old, values), shaped, kl)
     if not config.kl_budget or figures["kl"] <= config.kl_budget:
         place = "cpu" if config.offload else run.trunk.device
-        run.within = {
-            name: tensor.to(place, copy=True)
-            for name, tensor in run.trunk.policy.state_dict().items()
-        }
+        with run.whole():
+            run.within = {
+                name: tensor.to(place, copy=True)
+                for name, tensor in run.trunk.policy.state_dict().items()
+            }
     _warm_up(run)
     order = [
         random.Random(f"{config.seed}/{run.step}/{epoch}").sample(
@@ -163,8 +171,9 @@ def generate(run: Run, cases: Sequence[Case]) -> Rollouts:
     )
     generator = torch.Generator(run.trunk.device)
     generator.manual_seed(hash((config.seed, run.step, run.accelerator.process_index)) % 2**63)
-    rollouts = sample(run.trunk, prompts, config.samples, how, generator)
-    return rollouts if config.capture else recomputed(run.trunk, rollouts)
+    with run.whole():
+        rollouts = sample(run.trunk, prompts, config.samples, how, generator)
+        return rollouts if config.capture else recomputed(run.trunk, rollouts)
 
 
 def reward(run: Run, rollouts: Rollouts) -> tuple[Tensor, Tensor]:

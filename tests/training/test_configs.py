@@ -66,4 +66,4 @@ def test_a_deepspeed_file_has_only_keys_that_deepspeed_knows(name):
     zero = config["zero_optimization"]
     known = {field.alias or key for key, field in DeepSpeedZeroConfig.model_fields.items()}
     assert set(zero) <= known | set(DeepSpeedZeroConfig.model_fields)
-    assert DeepSpeedZeroConfig(**zero).stage == 3
+    assert f"zero{DeepSpeedZeroConfig(**zero).stage}" == name.split("/")[-1].split("-")[0][:5]

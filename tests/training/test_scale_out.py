@@ -137,8 +137,32 @@ def test_a_reward_model_under_zero_3_is_a_whole_ensemble_that_learned(place):
     assert 0 < max((moved[n].float() - start[n].float()).abs().max() for n in start) < 1e-2
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
-def test_two_processes_make_the_update_of_one(tmp_path, algorithm):
+def cut_small(folder):
+    """zero3-rl.yaml with every tensor in shards: the shipped one keeps tensors as small as those of these models whole."""
+    text = (ROOT / "configs/deepspeed/zero3-rl.json").read_text(encoding="utf-8")
+    settings = json.loads(text)
+    settings["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    (folder / "zero3.json").write_text(json.dumps(settings), encoding="utf-8")
+    launcher = (ROOT / "configs/a100x8/zero3-rl.yaml").read_text(encoding="utf-8")
+    file = folder / "zero3.yaml"
+    named = "configs/deepspeed/zero3-rl.json"
+    assert f"file: {named}" in launcher
+    file.write_text(launcher.replace(f"file: {named}", f"file: {folder / 'zero3.json'}"))
+    return file
+
+
+UPDATES = [
+    ("ddp.yaml", "ppo"),
+    ("ddp.yaml", "grpo"),
+    ("zero1-rl.yaml", "ppo"),
+    ("zero2-rl.yaml", "ppo"),
+    ("zero2-rl.yaml", "grpo"),
+    ("zero3-rl.yaml", "ppo"),
+]
+
+
+@pytest.mark.parametrize("yaml, algorithm", UPDATES)
+def test_two_processes_make_the_update_of_one(tmp_path, yaml, algorithm):
     tokenizer = AutoTokenizer.from_pretrained(NANO, local_files_only=True)
     torch.manual_seed(0)
     shape = BloomConfig(
@@ -153,10 +177,11 @@ def test_two_processes_make_the_update_of_one(tmp_path, algorithm):
     BloomForCausalLM(shape).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     found = []
+    shared = cut_small(tmp_path) if yaml == "zero3-rl.yaml" else yaml
     for processes in (1, 2):
         out = tmp_path / f"{processes}.safetensors"
         launch(
-            "ddp.yaml",
+            shared if processes > 1 else "ddp.yaml",
             "tests.training.update_in_processes",
             tmp_path / "model",
             out,
@@ -169,12 +194,13 @@ def test_two_processes_make_the_update_of_one(tmp_path, algorithm):
     assert max((one[name] - two[name]).abs().max() for name in one) < 1e-5
 
 
-def test_reinforcement_learning_in_two_processes_writes_one_branch_and_one_table(place):
+def rl_stage(place, **keys):
     from tests.training.test_rl_stage import make
 
-    make(place)
+    if not (place / "parent").exists():
+        make(place)
     inside = place.relative_to(ROOT).as_posix()
-    config = stage(
+    return stage(
         place,
         name="tiny",
         parent=f"{inside}/parent",
@@ -185,18 +211,39 @@ def test_reinforcement_learning_in_two_processes_writes_one_branch_and_one_table
         template="huatuo-nano",
         blocks=1,
         device="cpu",
-        steps=2,
         prompts_per_step=4,
         samples=2,
         epochs=2,
-        micro_batch=4,
+        micro_batch=2,
         learning_rate=1e-3,
         max_new_tokens=8,
         context_tokens=64,
         threads=1,
+        **keys,
     )
-    printed = launch("ddp.yaml", "training.rl", config)
+
+
+@pytest.mark.parametrize("yaml", ["ddp.yaml", "zero2-rl.yaml", "zero3-rl.yaml"])
+def test_reinforcement_learning_in_two_processes_writes_one_branch_and_one_table(place, yaml):
+    yaml = cut_small(place) if yaml == "zero3-rl.yaml" else yaml
+    printed = launch(yaml, "training.rl", rl_stage(place, steps=2))
     assert printed.count('"stopped_by": "all steps"') == 1
     assert branches.read_branch(place / "out").kind == "policy"
     rows = (place / "work/tiny/steps.csv").read_text(encoding="utf-8").splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "1", "2"]
+
+
+@pytest.mark.parametrize("yaml", ["zero2-rl.yaml", "zero3-rl.yaml"])
+def test_a_run_under_zero_goes_on_from_its_shares_as_if_it_had_never_stopped(place, yaml):
+    yaml = cut_small(place) if yaml == "zero3-rl.yaml" else yaml
+    launch(yaml, "training.rl", rl_stage(place, steps=4, save_steps=9))
+    whole = branches.tensors_of(place / "out")
+    launch(yaml, "training.rl", rl_stage(place, steps=2, save_steps=2))
+    files = {path.name for path in (place / "work/tiny").glob("state*")}
+    assert files == {"state.pt", "state-2-0.pt", "state-2-1.pt"}
+    config = rl_stage(place, steps=4, save_steps=2)
+    launch(yaml, "training.rl", config, "--resume")
+    again = branches.tensors_of(place / "out")
+    assert max((whole[n].float() - again[n].float()).abs().max() for n in whole) < 1e-6
+    rows = (place / "work/tiny/steps.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "1", "2", "3", "4"]

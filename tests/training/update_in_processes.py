@@ -4,9 +4,11 @@ Run by test_scale_out.py under the launcher: MODEL OUT ALGORITHM.
 """
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from accelerate import DistributedType
 from safetensors.torch import save_file
 
 from huatuo.models.trunk import load_trunk
@@ -15,6 +17,9 @@ from training.learner import Learner, Tokens, UpdateSettings, owners
 from training.reward_module import open_accelerator
 from training.rl_step import summed
 from training.rollout import Drawing, sample
+from training.zero import Engine
+
+MAX_NORM = 0.1
 
 
 def main(model: Path, out: Path, algorithm: str) -> None:
@@ -34,7 +39,12 @@ def main(model: Path, out: Path, algorithm: str) -> None:
     if value is not None:
         groups.append({"params": list(value.parameters()), "lr": 1e-4})
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-    wrapped, held, optimizer = accelerator.prepare(policy, value, optimizer)
+    engine = None
+    if accelerator.distributed_type is DistributedType.DEEPSPEED:
+        engine = Engine(accelerator, policy, value, optimizer, MAX_NORM)
+        wrapped, held, optimizer = engine.policy, engine.value, engine.optimizer
+    else:
+        wrapped, held, optimizer = accelerator.prepare(policy, value, optimizer)
     share, many = accelerator.process_index, accelerator.num_processes
     mine = [row for row in range(len(everything)) if row // 2 % many == share]
     rollouts = everything.select(mine)
@@ -42,7 +52,7 @@ def main(model: Path, out: Path, algorithm: str) -> None:
         epochs=2,
         micro_batch=2,
         average="sequence" if algorithm == "grpo" else "token",
-        max_norm=0.1,
+        max_norm=MAX_NORM,
     )
     learner = Learner(
         wrapped,
@@ -51,7 +61,8 @@ def main(model: Path, out: Path, algorithm: str) -> None:
         optimizer,
         settings,
         value=held,
-        backward=accelerator.backward,
+        backward=engine.backward if engine else lambda loss, _: accelerator.backward(loss),
+        norm=engine.norm if engine else None,
         reduce=lambda number: summed(accelerator, number),
         world=many,
     )
@@ -62,12 +73,18 @@ def main(model: Path, out: Path, algorithm: str) -> None:
     leash = 0.05 if algorithm == "grpo" else 0.0
     tokens = Tokens(owner, old, wanted, advantages, values, returns, leash)
     figures = learner.update(rollouts, tokens, [list(range(len(mine)))] * 2)
-    if accelerator.is_main_process:
-        tensors = {name: t.contiguous() for name, t in trunk.branch_tensors(policy).items()}
-        if value is not None:
-            tensors |= {f"value.{n}": t.clone() for n, t in value.state_dict().items()}
-        tensors["figures"] = torch.tensor(list(figures.values()), dtype=torch.float64)
-        save_file(tensors, out)
+    with engine.whole() if engine else nullcontext():
+        if accelerator.is_main_process:
+            save(trunk, policy, value, figures, out)
+
+
+def save(trunk, policy, value, figures, out):
+    """The branches' tensors and the update's figures."""
+    tensors = {name: t.contiguous() for name, t in trunk.branch_tensors(policy).items()}
+    if value is not None:
+        tensors |= {f"value.{n}": t.clone() for n, t in value.state_dict().items()}
+    tensors["figures"] = torch.tensor(list(figures.values()), dtype=torch.float64)
+    save_file(tensors, out)
 
 
 if __name__ == "__main__":
