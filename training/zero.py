@@ -43,7 +43,7 @@ class Engine:
     ) -> None:
         settings: Any = accelerator.state.deepspeed_plugin
         settings.deepspeed_config["gradient_clipping"] = max_norm
-        _check(settings.deepspeed_config)
+        check(settings.deepspeed_config)
         self.stage = int(settings.deepspeed_config["zero_optimization"]["stage"])
         self.processes = accelerator.num_processes
         self._accelerator = accelerator
@@ -103,7 +103,8 @@ class Engine:
         return list(sharded.single_partition_of_fp32_groups)
 
 
-def _check(settings: dict[str, Any]) -> None:
+def check(settings: dict[str, Any]) -> None:
+    """Raises ConfigError naming what a DeepSpeed file says that reinforcement learning cannot do."""
     zero = settings.get("zero_optimization", {})
     if zero.get("stage") not in (1, 2, 3):
         raise ConfigError(

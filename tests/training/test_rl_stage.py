@@ -25,7 +25,7 @@ from huatuo.errors import (
 from huatuo.models import branch as branches
 from huatuo.models.trunk import Trunk, load_trunk
 from huatuo.toml import ROOT, read_toml
-from training import rl, rl_step, states
+from training import rl, rl_step, states, zero
 from training.cases import Case
 from training.evidence import EVIDENCE
 
@@ -311,6 +311,36 @@ def test_a_state_of_other_settings_or_a_broken_one_is_refused(project):
     (project / "work/tiny/state.pt").write_bytes(b"PK broken")
     with pytest.raises(Damaged, match=r"state\.pt"):
         rl.train(config_of(project, algorithm="rloo"), resume=True)
+
+
+def test_a_state_saved_under_deepspeed_is_refused_by_one_process(project):
+    rl.train(config_of(project, algorithm="rloo", steps=2))
+    file = project / "work/tiny/state.pt"
+    torch.save({**torch.load(file), "engine": "ZeRO-2 in 8 processes"}, file)
+    with pytest.raises(
+        Mismatch, match="under ZeRO-2 in 8 processes, and this run is under no Deep"
+    ):
+        rl.train(config_of(project, algorithm="rloo"), resume=True)
+
+
+DEEPSPEED = [
+    ({}, "stage = None"),
+    ({"zero_optimization": {"stage": 0}}, "stage = 0"),
+    ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps = 4"),
+    ({"bf16": {"enabled": True}}, "bf16 must be off"),
+    (
+        {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}},
+        "offload_optimizer",
+    ),
+]
+
+
+@pytest.mark.parametrize("changes, words", DEEPSPEED, ids=[words for _, words in DEEPSPEED])
+def test_a_deepspeed_file_that_cannot_be_is_named(changes, words):
+    good = {"zero_optimization": {"stage": 2}, "gradient_accumulation_steps": 1}
+    zero.check(good)
+    with pytest.raises(ConfigError, match=words):
+        zero.check({**good, **changes} if changes else {})
 
 
 def test_an_empty_case_file_is_named(project):
