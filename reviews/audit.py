@@ -187,11 +187,15 @@ def _as_logged(vote: tuple[Any, ...], gone: Mapping[str, str]) -> dict[str, Any]
     return said
 
 
-def erased_hashes(conn: sqlite3.Connection, sealed: set[str]) -> dict[str, str]:
+def erased_hashes(conn: sqlite3.Connection, sealed: set[str] | None = None) -> dict[str, str]:
     """Where each erased text stood -> its sha256, of those erasures that the log seals.
 
-    sealed: the digests that rows of the log name. Rows that do not fit their seal are left out.
+    sealed: the digests that rows of the log name, where they were read already. Rows that do not
+    fit their seal are left out.
     """
+    if sealed is None:
+        told = conn.execute("SELECT after FROM audit WHERE action = 'erase'")
+        sealed = {json.loads(after)["sha256"] for (after,) in told}
     by_seal: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for subject, sha256 in conn.execute("SELECT subject, sha256 FROM erasures ORDER BY seq"):
         seal, slash, where = subject.partition("/")
@@ -219,14 +223,18 @@ WHERE c.study = ? AND c.kind = 'prepared' ORDER BY t.comparison_id, t.number, x.
 """
 
 
-def pairs_sha256(conn: sqlite3.Connection, study: str, gone: Mapping[str, str]) -> str:
+def pairs_sha256(
+    conn: sqlite3.Connection, study: str, gone: Mapping[str, str] | None = None
+) -> str:
     """sha256 of a study's filed pairs, sorted by external id and contestants; empty without any.
 
     Hashed is canonical() of a list of [external_id, contestant_a, contestant_b, department, intent,
     language, source, settings_a, settings_b, turns]; settings as their canonical JSON, turns as
     [question, question_b, answer_a, answer_b] with the sha256 of each text, or "" for an empty one.
-    gone: see erased_hashes; an erased text counts with the hash that its erasure kept.
+    gone: erased_hashes(), if they were read already; an erased text counts with the hash that its
+    erasure kept, whether that came before the freeze or after it.
     """
+    gone = erased_hashes(conn) if gone is None else gone
     turns: defaultdict[str, list[list[str]]] = defaultdict(list)
     for one, number, question, other, side, text, attempt in conn.execute(_PAIR_TEXTS, (study,)):
         if side == "a":

@@ -129,7 +129,7 @@ def freeze(db: sqlite_utils.Database, at: datetime, name: str, actor: int | str)
     study = _must_find(db, name)
     if study.state != "draft":
         return study
-    pairs = audit.pairs_sha256(db.conn, name, {})
+    pairs = audit.pairs_sha256(db.conn, name)
     if study.protocol.kind != "live" and not pairs:
         raise BadStudy(
             "study {name!r} has no pairs yet; file them first, they are frozen with it", name=name
@@ -155,7 +155,7 @@ def close(
         )
     if study.state == "closed":
         return study
-    pairs = audit.pairs_sha256(db.conn, name, {}) if study.state == "draft" else ""
+    pairs = audit.pairs_sha256(db.conn, name) if study.state == "draft" else ""
     db.conn.execute(
         "UPDATE studies SET state = 'closed', closed_at = ?, close_reason = ?, "
         "frozen_at = coalesce(frozen_at, ?), pairs_sha256 = pairs_sha256 || ? WHERE name = ?",

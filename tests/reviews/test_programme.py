@@ -176,10 +176,15 @@ def test_the_log_finds_frozen_pairs_that_were_changed_and_allows_those_that_were
     filled: Store,
 ) -> None:
     filled.file_study(protocol(), "system")
-    filled.freeze_study("ten", "system")
     conn = filled.database.connection().conn
-    one = conn.execute("SELECT id FROM comparisons WHERE external_id = 'case-3'").fetchone()[0]
-    erase(filled, Subject(comparison=one), "asked for", "system")
+    before, after = (
+        conn.execute("SELECT id FROM comparisons WHERE external_id = ?", (case,)).fetchone()[0]
+        for case in ("case-2", "case-3")
+    )
+    erase(filled, Subject(comparison=before), "asked for", "system")
+    filled.freeze_study("ten", "system")
+    filled.verify_audit()
+    erase(filled, Subject(comparison=after), "asked for", "system")
     filled.verify_audit()
     filled.close_study("ten", "system", "done")
     conn.execute("UPDATE comparisons SET department = '外科' WHERE external_id = 'case-4'")
