@@ -129,8 +129,8 @@ class Arena:
         """
         text = messages.clean(text, self._config.message_limit)
         self._accounts.allow(session, "ask")
-        masked = privacy.mask(text)
         rater = rater_of(session)
+        masked = await asyncio.to_thread(privacy.mask, text)
         if assignment_id is None:  # in the first seconds after a start the models are still loading
             await self._pool.wait(2)
 

@@ -59,20 +59,20 @@ class ChatDesk:
             raise Unavailable(self._pool.why(self.model))
         if session.owner in self._asking:
             raise Busy("another question of this visitor is being filed")
-        masked = privacy.mask(text)
-        notices = [flag.key for flag in safety.triage(masked.text)]
 
-        def store() -> str:
+        def store() -> tuple[str, privacy.Masked]:  # masking takes long: not where all others wait
+            masked = privacy.mask(text)
+            notices = [flag.key for flag in safety.triage(masked.text)]
             chat_id = self._chats.latest(session.owner)
             if chat_id is not None and self._desk.get(_key(chat_id)):
                 raise Busy("the last answer is still being written")
             chat_id = chat_id or self._chats.new_chat(session.owner, self.model, language)
             self._chats.add_question(chat_id, session.owner, masked.text, notices)
-            return chat_id
+            return chat_id, masked
 
         self._asking.add(session.owner)
         try:
-            chat_id = await asyncio.to_thread(store)
+            chat_id, masked = await asyncio.to_thread(store)
             self._begin(chat_id, session)
         finally:
             self._asking.discard(session.owner)
