@@ -1,4 +1,4 @@
-"""the resumable state of a reinforcement-learning run: one file, written whole or not at all, read without unpickling code."""
+"""the resumable state of a reinforcement-learning run: one file, and under DeepSpeed one more per process, written whole or not at all, read without unpickling code."""
 
 import json
 import os

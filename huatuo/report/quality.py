@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-from reviews.protocol import CRITERIA
-
 from huatuo.report import figures
 from huatuo.report.figures import Bar, Point, Scale
 from huatuo.report.tables import Cell, Section, make
 from huatuo.report.teller import Teller
 from reviews.findings import Findings
 from reviews.harms import ANY, Harm, Harms
+from reviews.protocol import CRITERIA
 
 
 def criterion_title(found: Findings, key: str, teller: Teller) -> str:

@@ -6,6 +6,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+DATA = Path(__file__).parent / "data"
+# Named, because a vocabulary's size must exceed the number of different characters in its texts.
+TRAINING_TEXTS = [DATA / "benign.txt", DATA / "red_flags.txt"]
 SIZES = {
     "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
     "num_attention_heads": 4, "max_position_embeddings": 256, "rms_norm_eps": 1e-6,
@@ -144,10 +147,8 @@ def train_words(path: Path, *, size=1600, prefix=True, byte_fallback=True):
     """A SentencePiece model of pairs, trained on the tests' texts, as Baichuan's and LLaMA's are."""
     import sentencepiece
 
-    data = Path(__file__).parent / "data"
-    texts = sorted(data.glob("*.txt"))
     sentencepiece.SentencePieceTrainer.train(
-        input=",".join(map(str, texts)), model_prefix=str(path.with_suffix("")), vocab_size=size, model_type="bpe",
+        input=",".join(map(str, TRAINING_TEXTS)), model_prefix=str(path.with_suffix("")), vocab_size=size, model_type="bpe",
         byte_fallback=byte_fallback, normalization_rule_name="identity", remove_extra_whitespaces=False,
         add_dummy_prefix=prefix, character_coverage=0.98, split_digits=True, minloglevel=2,
         allow_whitespace_only_pieces=True, num_threads=1,

@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
@@ -12,6 +11,7 @@ from huatuo import prompts
 from huatuo.engines.local import _Text
 from huatuo.messages import Message
 from huatuo.models.chatglm_tokenizer import SPECIALS, ChatGLMTokenizer, _missing
+from tests.huatuo.published import TRAINING_TEXTS
 
 sentencepiece = pytest.importorskip("sentencepiece")
 IMAGES = 50
@@ -52,8 +52,7 @@ FORGED = [
 
 def trained(kind="unigram"):
     """The bytes of a model file that ends before the special tokens, as the larger vocabulary's does."""
-    data = Path(__file__).parent / "data"
-    texts = [line for file in sorted(data.glob("*.txt")) for line in file.read_text().splitlines()]
+    texts = [line for file in TRAINING_TEXTS for line in file.read_text().splitlines()]
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts), model_writer=out, model_type=kind, vocab_size=1300, unk_id=0, bos_id=1, eos_id=2,
