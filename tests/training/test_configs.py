@@ -19,6 +19,7 @@ READERS = {  # the first pattern that fits counts
     "nano/corpus.toml": "training.corpus:CorpusConfig",
     "nano/argument.toml": "training.argument:ArgumentConfig",
     "judge.toml": "training.judge:JudgeConfig",
+    "huatuo_judge.toml": "training.huatuo_judge:HuatuoJudgeConfig",
     "evaluate.toml": "training.evaluate:EvaluateConfig",
     "rubric_grading.toml": "training.rubric_grading:GradingConfig",
     "*judge*.toml": "training.feedback:LlmJudgeConfig",
