@@ -135,7 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if argument == "file":
             command.add_argument("--models", type=Path, default=MODELS, help="the models' files")
         if name != "check":
-            command.add_argument("--record", type=Path, default=ROOT / "data" / DEFAULT_NAME)
+            command.add_argument(
+                "--data", type=Path, default=ROOT / "data", help="the record's folder"
+            )
     commands.choices["close"].add_argument("--reason", default="")
     options = parser.parse_args(arguments)
     try:
@@ -152,7 +154,7 @@ def _run(options: argparse.Namespace) -> str:
         check_contestants(protocol, shown_path(options.file), options.models)
         if options.command == "check":
             return f"{protocol.name}\tprotocol sha256 {protocol.sha256}"
-    with contextlib.closing(Store.open(options.record)) as store:
+    with contextlib.closing(Store.open(options.data / DEFAULT_NAME)) as store:
         match options.command:
             case "file":
                 return told(store.file_study(protocol, _CONSOLE))

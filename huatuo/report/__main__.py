@@ -1,6 +1,6 @@
 """writes a study's report: report.html, report.json, the methods paragraph and a CSV behind each figure.
 
-    python -m huatuo.report STUDY [--record data/reviews.sqlite3] [--language zh|en] [--out folder]
+    python -m huatuo.report STUDY [--data FOLDER] [--language zh|en] [--out folder]
                                   [--judge NAME=verdicts.jsonl ...]
 
 A judge's file has one JSON object a line: {"comparison": its id, or "case": the id in the study's
@@ -26,8 +26,6 @@ from reviews.database import DEFAULT_NAME
 from reviews.errors import BadFile, BadStudy, RecordError
 from reviews.reading import Reading
 from reviews.store import Store
-
-RECORD = Path("data") / DEFAULT_NAME
 
 
 def titles(language: Language, models_dir: Path = ROOT / "configs" / "models") -> dict[str, str]:
@@ -80,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m huatuo.report", description="Write a study's report as HTML, CSV and JSON."
     )
     parser.add_argument("study", help="the study's name")
-    parser.add_argument("--record", default=RECORD, type=Path, help=f"the record ({RECORD})")
+    parser.add_argument("--data", default=Path("data"), type=Path, help="the record's folder")
     parser.add_argument("--language", default="zh", choices=LANGUAGES, help="of the report (zh)")
     parser.add_argument("--out", type=Path, help="the folder to write (data/reports/STUDY)")
     parser.add_argument(
@@ -89,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     out = given.out or Path("data") / "reports" / given.study
     try:
-        written = _write(given.study, given.record, given.language, out, given.judge)
+        written = _write(given.study, given.data / DEFAULT_NAME, given.language, out, given.judge)
     except (RecordError, HuatuoError, OSError, sqlite3.Error) as error:
         print(f"no report was written: {error}", file=sys.stderr)
         return 1
@@ -100,7 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _write(study: str, record: Path, language: Language, out: Path, judges: list[str]) -> list[Path]:  # fmt: skip
     if not record.exists():
-        raise RecordError(f"{record}: there is no record; start the app or name it with --record")
+        raise RecordError(
+            f"{record}: there is no record; start the app or name its folder with --data"
+        )
     with contextlib.closing(Store.open(record)) as store:
         read = reading.read(store, study)
         if not read.votes:

@@ -58,8 +58,15 @@ def filed(app: Any, study: str, raters: list[str]) -> None:
         f"overlap = {OVERLAP}\nseed = 7\n",
         encoding="utf-8",
     )
-    record = str(app.data / "reviews.sqlite3")
-    command = [sys.executable, "-m", "huatuo.study_files", "file", str(path), "--record", record]
+    command = [
+        sys.executable,
+        "-m",
+        "huatuo.study_files",
+        "file",
+        str(path),
+        "--data",
+        str(app.data),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

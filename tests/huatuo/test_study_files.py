@@ -73,7 +73,7 @@ def test_an_unknown_contestant_is_named_with_its_neighbour_and_nothing_is_filed(
     tmp_path: Path, record: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = written(tmp_path, HEAD + 'contestants = ["nano-doctor", "nano-hybird"]')
-    assert main(["file", str(file), "--record", str(record)]) == 2
+    assert main(["file", str(file), "--data", str(record.parent)]) == 2
     said = capsys.readouterr().err
     assert "contestants: 'nano-hybird'" in said and "did you mean nano-hybrid?" in said
     assert not record.exists()
@@ -85,7 +85,7 @@ def test_a_study_goes_from_file_to_closed_by_commands(
     file = written(tmp_path, HEAD + 'contestants = ["nano-doctor", "nano-hybrid"]\noverlap = 2')
 
     def run(*words: str) -> tuple[int, str]:
-        code = main([*words, "--record", str(record)])
+        code = main([*words, "--data", str(record.parent)])
         heard = capsys.readouterr()
         return code, heard.out + heard.err
 

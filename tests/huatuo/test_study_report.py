@@ -273,7 +273,7 @@ def test_the_command_writes_the_whole_folder_and_says_the_finding(
     rows = [{"comparison": comparison, "winner": "mix"}, {"case": "k3", "winner": "tie"}]
     verdicts.write_text("\n".join(map(json.dumps, rows)) + "\n", "utf-8")
     out = tmp_path / "out"
-    asked = ["small", "--record", str(path), "--out", str(out), "--language", "en"]
+    asked = ["small", "--data", str(path.parent), "--out", str(out), "--language", "en"]
     assert main([*asked, "--judge", f"rules={verdicts}"]) == 0
     said = capsys.readouterr().out
     assert "distil" in said and str(out / "report.html") in said
@@ -307,13 +307,13 @@ def test_what_cannot_be_reported_is_refused_and_nothing_is_written(
     file = tmp_path / "judge.jsonl"
     file.write_text(line, "utf-8")
     out = tmp_path / "out"
-    asked = [study_name, "--record", str(record[0]), "--out", str(out)]
+    asked = [study_name, "--data", str(record[0].parent), "--out", str(out)]
     assert main([*asked, *(["--judge", f"j={file}"] if line else [])]) == 1
     assert says in capsys.readouterr().err and not out.exists()
 
 
 def test_a_record_that_is_not_there_is_not_made(tmp_path: Path, capsys: Any) -> None:
-    assert main(["s", "--record", str(tmp_path / "no.sqlite3"), "--out", str(tmp_path / "o")]) == 1
+    assert main(["s", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "o")]) == 1
     assert "there is no record" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
