@@ -37,6 +37,14 @@ _reading = Lock()
 
 
 @dataclass(frozen=True)
+class Proper:
+    """Words of the dictionary that name a place or something else: 颍上, 协和."""
+
+    places: frozenset[str]
+    names: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Lexicon:
     """What a reading needs: log-likelihoods of words and of the characters of names, and what stands around names.
 
@@ -54,6 +62,7 @@ class Lexicon:
     plain: frozenset[str]
     named: frozenset[str]
     places: frozenset[str]
+    proper: Proper
     common: frozenset[str]
     not_given: frozenset[str]
     loose: str
@@ -71,6 +80,11 @@ class Lexicon:
     before: re.Pattern[str]
     between: re.Pattern[str]
     after: re.Pattern[str]
+
+
+def proper_words() -> Proper:
+    """The dictionary's places and other proper names of two to five characters; reads it on first use."""
+    return _lexicon().proper
 
 
 def find(text: str, skip: Collection[str] = ()) -> list[tuple[int, int]]:
@@ -235,7 +249,7 @@ def _read_lexicon() -> Lexicon:
     plain = frozenset((data["words"] + data["medical"]).split())
     surnames = dict.fromkeys(SURNAMES + data["more_surnames"])
     surnames = dict.fromkeys(name for name in surnames if name not in data["dropped"])
-    counts, named, places = _dictionary(data, plain, frozenset(surnames))
+    counts, named, proper = _dictionary(data, plain, frozenset(surnames))
     names = [name for name in named if name[0] in SURNAMES]
     total = math.log(sum(counts.values()))
     words = {word: math.log(count) - total for word, count in counts.items()}
@@ -254,7 +268,8 @@ def _read_lexicon() -> Lexicon:
         weights=data["weights"],
         plain=plain,
         named=frozenset(named),
-        places=frozenset(places),
+        places=frozenset(place for place in proper.places if len(place) == 2),
+        proper=proper,
         common=frozenset(common),
         not_given=frozenset(NOT_GIVEN + data["not_given"]),
         loose=data["loose"],
@@ -295,26 +310,30 @@ def _shares(seen: Counter[str], common: Counter[str]) -> dict[str, float]:
 
 def _dictionary(
     data: dict[str, Any], plain: frozenset[str], surnames: frozenset[str]
-) -> tuple[dict[str, int], list[str], set[str]]:
-    """jieba's words with their counts, the names of two or three characters among them, and the places of two."""
+) -> tuple[dict[str, int], list[str], Proper]:
+    """jieba's words with their counts, the names of two or three characters among them, and what is proper."""
     import jieba
 
     counts: dict[str, int] = {}
     names: list[str] = []
     places: set[str] = set()
+    proper: set[str] = set()
     common = frozenset(data["common"])
+    general = frozenset(data["not_proper"].split())
     with jieba.Tokenizer().get_dict_file() as file:
         for line in file.read().decode("utf-8").splitlines():
             word, count, tag = line.split(" ")
+            if tag in ("nr", "nrt", "nt", "nz") and 2 <= len(word) <= 5 and word not in plain:
+                proper.add(word)
             if tag == "nr" and 2 <= len(word) <= 3 and word not in plain:
                 names.append(word)
             if tag in ("nr", "nrt") and len(word) == 3 and word[0] in surnames:
                 often = int(count) >= _OFTEN and not common.issuperset(word[1:])
                 if not often and not word.endswith(tuple(data["no_name_ends"])):
                     continue
-            if tag == "ns" and len(word) == 2:
+            if tag == "ns" and len(word) <= 5:
                 places.add(word)
             counts[word] = int(count)
     for word in plain:
         counts[word] = max(counts.get(word, 0), 1000)
-    return counts, names, places
+    return counts, names, Proper(frozenset(places - general), frozenset(proper - general))

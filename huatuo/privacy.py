@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from huatuo import bare_names, names
+from huatuo import bare_names, institutions, names, numbers
 from huatuo.check_digits import is_card_number, is_id_number, is_like_id_number
 from huatuo.plain_copy import plain_copy
 
@@ -49,7 +49,7 @@ _PLACEHOLDERS = frozenset(zh for zh, _ in KINDS.values())
 _PASSES = 4
 """A name found is a mark beside which another rule or name may show; more than two passes are rare."""
 _TOKEN = r"[A-Za-z0-9][A-Za-z0-9_.\-]{3,31}"
-_SAYS = r"(?:号码|号|是|为|[:：\s→-]|ID|id|is|#|No\.?|number|加我|联系){0,12}+"
+_SAYS = numbers.SAYS
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,18 @@ def mask(text: str) -> Masked:
     counts: Counter[str] = Counter()
     plain = plain_copy(text)
     for _ in range(_PASSES):
+        if places := institutions.find(plain):
+            counts["workplace"] += len(places)
+            text = _spliced(text, [(start, stop, "【单位】") for start, stop in places])
+            plain = plain_copy(text)
         for kind, pattern, replace in RULES:
             if finds := _finds(plain, pattern, replace):
                 counts[kind] += len(finds)
                 text = _spliced(text, finds)
                 plain = plain_copy(text)
+        if places := institutions.before_addresses(plain):
+            text = _spliced(text, [(start, stop, "【地址】") for start, stop in places])
+            plain = plain_copy(text)
         names_found = bare_names.find(plain, _PLACEHOLDERS)
         if not names_found:
             break
@@ -225,6 +232,7 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
         + _SAYS
         + r"(?P<it>[\u4e00-\u9fff]{0,2}字?第?\d{5,10}号?)",
     ),
+    *(_rule("passport", pattern) for pattern in numbers.PERMITS),
     _rule("passport", r"(?<![A-Za-z0-9])(?:[EeGg]\d{8}|E[A-Z]\d{7})(?![A-Za-z0-9])"),
     _rule(
         "record",
@@ -239,20 +247,7 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
         rf"(?i){_EN}(?:MRN|medical record|record|patient id|chart|admission|insurance|policy)(?: no\.?| number| #| id)?\s*(?:is|[:#])\s*(?P<it>(?=[a-z0-9-]*\d){_TOKEN})",
     ),
     _rule("record", rf"(?i){_EN}MRN ?#? ?(?P<it>\d{{5,12}})(?!\d)"),
-    _rule(
-        "account",
-        r"(?i)(?<![a-z])(?:Q ?Q群?|企鹅|扣扣|球球)" + _SAYS + r"(?P<it>[1-9]\d{4,11})(?!\d)",
-    ),
-    _rule(
-        "account",
-        r"(?i)(?:微信|威信|薇信|[vV]信|徽信|卫星号|威[^\w\s]{0,3}号|(?<![a-z])(?:wechat|weixin|wx|vx)(?: ?id)?(?![a-z])|抖音|微博|whatsapp|telegram)"
-        + _SAYS
-        + r"(?P<it>[a-zA-Z0-9][a-zA-Z0-9_-]{4,19})(?![a-zA-Z0-9_-])",
-    ),
-    _rule(
-        "account", r"加\s?我?[vV]信?[:：\s]+(?P<it>[A-Za-z](?=[A-Za-z_-]*\d)[\w-]{4,19})(?![\w-])"
-    ),
-    _rule("account", r"(?:支付宝|银行账?号|账号|帐号|账户)" + _SAYS + r"(?P<it>\d[\d -]{7,24}\d)"),
+    *(_rule("account", pattern) for pattern in numbers.ACCOUNTS),
     _rule("phone", _D + r"1([ -])[3-9](?:\1\d){9}" + _E),
     _rule(
         "phone",
@@ -294,10 +289,13 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
     _rule("phone", _D + r"(?:\(?\+?86\)?[- ]?)?1[- ]?[3-9](?:[- ]?\d){9}" + _E, _eleven),
     _rule("bank_card", _D + r"\d(?:[ -]?\d){14,18}" + _E, _if("bank_card", is_card_number)),
     _rule("bank_card", r"(?:银行卡|信用卡|卡号)" + _SAYS + r"(?P<it>\d(?:[ -]?\d){11,18})" + _E),
+    *(_rule("bank_card", pattern) for pattern in numbers.CARDS),
     _rule(
         "record",
         r"(?<![批型货文式版期款注册])(?:[卡单编册本户账病样案]|流水|报告|受理|记录)(?:号码|编号|号)[\s是为:：#]{0,6}+(?P<it>[A-Za-z]{0,4}-?\d{6,20})(?![\dA-Za-z])",
     ),
+    *(_rule("record", pattern) for pattern in numbers.RECORDS),
+    *(_rule("phone", pattern) for pattern in numbers.EXTENSIONS),
     _rule("ip", _D + r"\d{1,3}(?:\.\d{1,3}){3}" + _E, _if("ip", _is_ip)),
     _rule("ip", r"(?i)(?<![0-9a-f:])(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}(?![0-9a-f:])"),
     _rule(
@@ -394,5 +392,6 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
     *(_rule("bed", pattern) for pattern in names.BEDS),
     *(_rule("address", pattern) for pattern in names.ADDRESSES),
     *(_rule("workplace", pattern) for pattern in names.WORKPLACES),
+    *(_rule("account", pattern) for pattern in numbers.HANDLES),
     *(_rule("name", pattern) for pattern in names.NAMES),
 )

@@ -1,0 +1,139 @@
+"""hospitals, schools and workplaces called by their own name, such as 无锡市第二人民医院, found with the dictionary's places.
+
+What is general (县人民医院, 三甲医院, 服装厂) names nobody and stays. From a word such as 医院 it is read backwards:
+general parts (第二, 人民, 附属), then places and proper names of jieba's dictionary. Only what holds one of
+these is a find.
+"""
+
+import re
+from collections.abc import Iterator
+
+from huatuo.bare_names import Proper, proper_words
+
+_HOSPITAL = r"医院|卫生院|卫生服务(?:中心|站)|卫生室|保健院|妇幼保健|防治[院所]|急救中心|体检中心|血液中心|疾控中心|诊所|门诊部|附[一二三]?院|(?<=[大医])[一二三四五六]院(?!内|感|子)|(?<=[市省])[一二三四五六]?院(?!内|感|子|长)"
+_SCHOOL = r"大学(?!生|城|期间)|[附高初][中小]|学院|中学(?!生)|小学(?!生)|幼儿园|学校|技校|职高|中专|党校|托儿所"
+_WORK = r"(?:股份|责任|有限){0,3}公司|供电局|税务局|公安局|教育局|检察院|法院|派出所|支行|支队|街道办|居委会|村委会|福利院|养老院|敬老院|煤矿|钢厂|机场"
+_SUFFIX = re.compile(rf"(?P<hospital>{_HOSPITAL})|(?P<school>{_SCHOOL})|(?P<work>{_WORK})")
+_STUDIED = re.compile(
+    r"的?(?:[\u4e00-\u9fff]{0,8})(?:研究|学者|团队|科学家|发表|指出|生产|研发|出品|推出|[主编]编|出版|报道|附属)"
+)
+_REST = re.compile(r"(?:[东西南北新老总分]院区?|[\u4e00-\u9fff]{2,4}(?:院区|校区|分[院校部店])|院)")
+_ASKED = re.compile(r"[^。！!；;\n]{0,12}(?:排名|怎么样|好吗|好不好|有名|权威|哪个好|靠谱|排第)")
+_PART = re.compile(
+    r"(?:第?[一二三四五六七八九十]{1,3}|\d{1,3}|人民|中心|中医药?|中西医(?:结合)?|妇幼|保健|妇产科?|儿童|肿瘤|口腔|眼科|骨科|胸科|脑科"
+    r"|皮肤病?|精神(?:卫生|病)?|传染病|职业病|结核病|心血管病?|附属|大学|医科|医学院?|药科|市立|总|省|市|县|区|镇|乡|村|立|社区|街道"
+    r"|军区|部队|武警|解放军|空军|海军|陆军|火箭军|综合|专科|康复|老年|协和|友谊|红十字会?|红会|实验|外国语|职业|技术|师范|理工"
+    r"|科技|工业|农业|林业|财经|政法|民族|交通|邮电|电子|外语|体育|艺术|音乐|美术|工商|工程|高级|机关|分[院校]|[东西南北新老]院?区?"
+    r"|供电|自来水|燃气|公交|地铁|物业|建设|建筑|机械|纺织|食品|汽车|物流|贸易|信息|网络|铁路|航空|石油|化工|钢铁|煤[矿炭]?|电力"
+    r"|人寿|保险|农商|农业|建设|工商|招商|国家|集团)$"
+)
+_SHORT = re.compile(
+    r"(?<=[在去到从回是往])(?:协和|华西|湘雅|瑞金|仁济|西京|唐都|阜外|安贞|积水潭|天坛|宣武|同仁|齐鲁|邵逸夫|中山|同济|北医|省立|市立)(?=[^\u4e00-\u9fff]|$|看|做|住|查|挂|开|复|确诊|手术|治|的?[\u4e00-\u9fff]{0,3}科)"
+)
+_LONGEST = 24
+"""Characters read before a word such as 医院: what stands further away is no part of the name."""
+_AT_WORK = re.compile(
+    r"在(?=[\u4e00-\u9fffA-Za-z]{2,7}(?:上班|工作|打工|实习|任职|就职|[做当](?!了|过|的)))"
+)
+_ENDS_WORK = re.compile(r"上班|工作|打工|实习|任职|就职|[做当]")
+
+
+def find(text: str) -> list[tuple[int, int]]:
+    """The spans of named hospitals, schools and workplaces in a text, in order and apart."""
+    spans: list[tuple[int, int]] = []
+    for start, stop in sorted(
+        [
+            *_with_a_suffix(text),
+            *_where_somebody_works(text),
+            *(match.span() for match in _SHORT.finditer(text)),
+        ]
+    ):
+        if not spans or start >= spans[-1][1]:
+            spans.append((start, stop))
+    return spans
+
+
+def before_addresses(text: str) -> list[tuple[int, int]]:
+    """The spans of places that stand right before an address that was found: 深圳龙岗【地址】."""
+    spans: list[tuple[int, int]] = []
+    for match in re.finditer("【地址】", text):
+        start, proper = match.start(), proper_words()
+        least = max(spans[-1][1] if spans else 0, start - _LONGEST)
+        while start > least and (size := _place(text, least, start, proper, proper.names)):
+            start -= size
+        if start < match.start():
+            spans.append((start, match.end()))
+    return spans
+
+
+def _with_a_suffix(text: str) -> Iterator[tuple[int, int]]:
+    free = 0
+    proper: Proper | None = None
+    for match in _SUFFIX.finditer(text):
+        proper = proper or proper_words()
+        if match.lastgroup != "hospital" and _STUDIED.match(text, match.end()):
+            continue
+        if _ASKED.match(text, match.end()):
+            continue
+        least = max(free, match.start() - _LONGEST)
+        start = _start(text, least, match.start(), proper, match.lastgroup != "work")
+        if start is not None:
+            end = _REST.match(text, match.end())
+            free = end.end() if end else match.end()
+            yield start, free
+
+
+def _start(text: str, least: int, at: int, proper: Proper, by_name: bool) -> int | None:
+    """Where the name before a word such as 医院 begins; None where only general words stand there.
+
+    by_name: whether a proper name that is no place is enough.
+    """
+    named: int | None = None
+    while at > least:
+        if size := _place(text, least, at, proper):
+            named = at - size
+        elif part := _PART.search(text, max(least, at - 5), at):
+            size = len(part[0])
+            if named is not None and part[0] in ("省", "市", "县", "区", "镇", "乡", "村"):
+                size = 0
+        elif named is None and by_name:
+            size = _name(text, least, at, proper)
+            named = at - size if size else None
+        else:
+            size = 0
+        if not size:
+            break
+        at -= size
+    return named
+
+
+def _place(
+    text: str, least: int, at: int, proper: Proper, more: frozenset[str] = frozenset()
+) -> int:
+    """How many characters before a place a known place takes, with its 市 or 区; 0 where none stands there."""
+    tail = at - 1 if text[at - 1] in "省市区县镇乡州" else at
+    for size in (5, 4, 3, 2):
+        if tail - size >= least and (
+            (word := text[tail - size : tail]) in proper.places or word in more
+        ):
+            return at - tail + size
+    if tail < at and tail - 2 >= least and text[tail - 2 : at] in proper.places:
+        return at - tail + 2
+    return 0
+
+
+def _name(text: str, least: int, at: int, proper: Proper) -> int:
+    """The same for a proper name such as 湘雅 or 邵逸夫."""
+    for size in (5, 4, 3, 2):
+        if at - size >= least and (word := text[at - size : at]) in proper.names:
+            return size
+    return 0
+
+
+def _where_somebody_works(text: str) -> Iterator[tuple[int, int]]:
+    """在华为上班: a proper name that is no place between 在 and what is done there."""
+    for match in _AT_WORK.finditer(text):
+        end = _ENDS_WORK.search(text, match.end() + 2)
+        word = text[match.end() : end.start()] if end else ""
+        if word and word in proper_words().names:
+            yield match.end(), match.end() + len(word)
