@@ -178,103 +178,124 @@ def build(
             file = gr.Button(words("file"), variant="primary", elem_id="file", visible=False)
         raters = boxes[study_form.KEYS.index("raters")]
         lists, aside = [listed, chosen, detail], [sure, wish]
-
-        def required(request: gr.Request) -> int:
-            return rater_of(accounts.require(request, ROLE))
-
-        def all_lists(name: str | None) -> list[Any]:
-            study = store.study(name) if name else None
-            return [
-                desk.listed(),
-                gr.update(choices=desk.names(), value=study.name if study else None),
-                desk.detail(study) if study else "",
-            ]
-
-        def enter(request: gr.Request) -> list[Any]:
-            required(request)
-            known = sorted({*desk.names(), *(one.name for one in store.studies())})
-            block = conversation.block(uploads.form(language, known), "plain-form")
-            able = [u.name for u in people.users() if u.disabled_at is None and u.role in ROLES[1:]]
-            return [*all_lists(None), block, gr.update(choices=able)]
-
-        def pick(name: str | None, request: gr.Request) -> list[Any]:
-            required(request)
-            study = store.study(name) if name else None
-            return [desk.detail(study) if study else "", gr.update(visible=False), None]
-
-        def ask(action: str) -> Any:
-            def handler(name: str | None, why: str, request: gr.Request) -> list[Any]:
-                required(request)
-                study = store.study(name) if name else None
-                if study is None:
-                    frame.ask_first(words("choose_first"), language)
-                    return [gr.skip()] * 3
-                if study.state == "closed" or (action == "freeze" and study.state != "draft"):
-                    frame.ask_first(words(f"is_{study.state}"), language)
-                    return [gr.skip()] * 3
-                if action == "close" and not why.strip():
-                    frame.ask_first(words("reason_first"), language)
-                    return [gr.skip()] * 3
-                told = words(
-                    f"sure_{action}", name=study.name, hash=study.sha256, reason=why.strip()
-                )
-                block = conversation.block(f"<p>{told}</p>", "sure")
-                return [gr.update(visible=True), (action, study.name, study.sha256, why), block]
-
-            return handler
-
-        def do(wished: Any, request: gr.Request) -> list[Any]:
-            actor = required(request)
-            if not wished:
-                return [gr.skip()] * 5
-            action, name, sha256, why = wished
-            found = store.study(name)
-            if found is None or found.sha256 != sha256:  # another person filed it anew meanwhile
-                frame.ask_first(words("changed_meanwhile"), language)
-            elif action == "freeze":
-                store.freeze_study(name, actor)
-                frame.tell(words("done_freeze", name=name), language)
-            else:
-                store.close_study(name, actor, why)
-                frame.tell(words("done_close", name=name), language)
-            return [*all_lists(name), gr.update(visible=False), None]
-
-        def preview(request: gr.Request, *values: Any) -> list[Any]:
-            required(request)
-            try:
-                protocol = study_form.protocol_of(dict(zip(study_form.KEYS, values, strict=True)))
-                _check_names(protocol, pool, people)
-            except BadStudy as error:
-                return [study_form.refusal(error, language), None, gr.update(visible=False)]
-            told = f"<p>{words('meaning', hash=protocol.sha256)}</p>{desk.protocol(protocol)}"
-            told = told.replace("<details>", "<details open>")
-            block = conversation.block(told, "state study")
-            return [block, protocol.canonical(), gr.update(visible=True)]
-
-        def keep(canonical: str | None, request: gr.Request) -> list[Any]:
-            actor = required(request)
-            if not canonical:
-                return [gr.skip()] * 6
-            try:
-                study = store.file_study(Protocol.from_json(canonical), actor)
-            except (BadStudy, StudyFrozen) as error:
-                block = study_form.refusal(error, language)
-                return [gr.skip(), gr.skip(), gr.skip(), block, None, gr.update(visible=False)]
-            frame.tell(words("done_file", name=study.name), language)
-            return [*all_lists(study.name), "", None, gr.update(visible=False)]
+        does = _Handlers(desk, pool, accounts)
 
         def on(event: Any, handler: Any, inputs: Any, outputs: Any) -> None:
             event(frame.guarded(handler, language), inputs, outputs, **frame.QUIETLY)
 
-        on(chosen.input, pick, chosen, [detail, *aside])
-        on(freeze.click, ask("freeze"), [chosen, reason], [*aside, warning])
-        on(close.click, ask("close"), [chosen, reason], [*aside, warning])
-        on(confirm.click, do, wish, [*lists, *aside])
+        on(chosen.input, does.pick, chosen, [detail, *aside])
+        on(freeze.click, does.ask_freeze, [chosen, reason], [*aside, warning])
+        on(close.click, does.ask_close, [chosen, reason], [*aside, warning])
+        on(confirm.click, does.confirm, wish, [*lists, *aside])
         on(cancel.click, lambda: [gr.update(visible=False), None], None, aside)
-        on(show.click, preview, boxes, [shown, draft, file])
-        on(file.click, keep, draft, [*lists, shown, draft, file])
-        on(demo.load, enter, None, [*lists, sending, raters])
+        on(show.click, does.preview, boxes, [shown, draft, file])
+        on(file.click, does.file, draft, [*lists, shown, draft, file])
+        on(demo.load, does.enter, None, [*lists, sending, raters])
     return demo
+
+
+class _Handlers:
+    """What the page's buttons do. Freezing and closing ask first, and act on what was shown then."""
+
+    def __init__(self, desk: Desk, pool: Pool, accounts: Accounts) -> None:
+        self.desk, self.pool, self.accounts = desk, pool, accounts
+        self.store, self.people, self.language = desk.store, desk.people, desk.language
+
+    def enter(self, request: gr.Request) -> list[Any]:
+        """The lists, the form for files, and who may rate."""
+        self._researcher(request)
+        known = sorted({*self.desk.names(), *(one.name for one in self.store.studies())})
+        block = conversation.block(uploads.form(self.language, known), "plain-form")
+        users = self.people.users()
+        able = [u.name for u in users if u.disabled_at is None and u.role in ROLES[1:]]
+        return [*self._lists(None), block, gr.update(choices=able)]
+
+    def pick(self, name: str | None, request: gr.Request) -> list[Any]:
+        """One study's protocol and how far it is."""
+        self._researcher(request)
+        study = self.store.study(name) if name else None
+        return [self.desk.detail(study) if study else "", gr.update(visible=False), None]
+
+    def ask_freeze(self, name: str | None, why: str, request: gr.Request) -> list[Any]:
+        """Asks whether the protocol is to be frozen."""
+        return self._ask("freeze", name, why, request)
+
+    def ask_close(self, name: str | None, why: str, request: gr.Request) -> list[Any]:
+        """Asks whether the study is to be closed for this reason."""
+        return self._ask("close", name, why, request)
+
+    def confirm(self, wished: Any, request: gr.Request) -> list[Any]:
+        """Does what was asked, unless another person filed the protocol anew meanwhile."""
+        actor = self._researcher(request)
+        if not wished:
+            return [gr.skip()] * 5
+        action, name, sha256, why = wished
+        found = self.store.study(name)
+        if found is None or found.sha256 != sha256:
+            frame.ask_first(self.desk.say("changed_meanwhile"), self.language)
+        elif action == "freeze":
+            self.store.freeze_study(name, actor)
+            frame.tell(self.desk.say("done_freeze", name=name), self.language)
+        else:
+            self.store.close_study(name, actor, why)
+            frame.tell(self.desk.say("done_close", name=name), self.language)
+        return [*self._lists(name), gr.update(visible=False), None]
+
+    def preview(self, request: gr.Request, *values: Any) -> list[Any]:
+        """The protocol that the form says, or what is wrong with it; nothing is saved."""
+        self._researcher(request)
+        try:
+            protocol = study_form.protocol_of(dict(zip(study_form.KEYS, values, strict=True)))
+            _check_names(protocol, self.pool, self.people)
+        except BadStudy as error:
+            return [study_form.refusal(error, self.language), None, gr.update(visible=False)]
+        meaning = self.desk.say("meaning", hash=protocol.sha256)
+        told = f"<p>{meaning}</p>{self.desk.protocol(protocol)}"
+        told = told.replace("<details>", "<details open>")
+        block = conversation.block(told, "state study")
+        return [block, protocol.canonical(), gr.update(visible=True)]
+
+    def file(self, canonical: str | None, request: gr.Request) -> list[Any]:
+        """Files the protocol that was shown, as a draft."""
+        actor = self._researcher(request)
+        if not canonical:
+            return [gr.skip()] * 6
+        try:
+            study = self.store.file_study(Protocol.from_json(canonical), actor)
+        except (BadStudy, StudyFrozen) as error:
+            block = study_form.refusal(error, self.language)
+            return [gr.skip(), gr.skip(), gr.skip(), block, None, gr.update(visible=False)]
+        frame.tell(self.desk.say("done_file", name=study.name), self.language)
+        return [*self._lists(study.name), "", None, gr.update(visible=False)]
+
+    def _researcher(self, request: gr.Request) -> int:
+        return rater_of(self.accounts.require(request, ROLE))
+
+    def _lists(self, name: str | None) -> list[Any]:
+        """Every study, those that can be chosen, and the chosen one."""
+        study = self.store.study(name) if name else None
+        return [
+            self.desk.listed(),
+            gr.update(choices=self.desk.names(), value=study.name if study else None),
+            self.desk.detail(study) if study else "",
+        ]
+
+    def _ask(self, action: str, name: str | None, why: str, request: gr.Request) -> list[Any]:
+        self._researcher(request)
+        study = self.store.study(name) if name else None
+        missing = ""
+        if study is None:
+            missing = "choose_first"
+        elif study.state == "closed" or (action == "freeze" and study.state != "draft"):
+            missing = f"is_{study.state}"
+        elif action == "close" and not why.strip():
+            missing = "reason_first"
+        if study is None or missing:
+            frame.ask_first(self.desk.say(missing), self.language)
+            return [gr.skip()] * 3
+        facts = {"name": study.name, "hash": study.sha256, "reason": why.strip()}
+        block = conversation.block(f"<p>{self.desk.say(f'sure_{action}', **facts)}</p>", "sure")
+        return [gr.update(visible=True), (action, study.name, study.sha256, why), block]
 
 
 def _pairs(facts: Sequence[tuple[str, str]]) -> str:
