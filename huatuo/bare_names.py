@@ -38,8 +38,9 @@ _reading = Lock()
 
 @dataclass(frozen=True)
 class Proper:
-    """Words of the dictionary that name a place or something else: 颍上, 协和."""
+    """Words that name a city, any place, or something else: 信阳, 颍上, 协和."""
 
+    cities: frozenset[str]
     places: frozenset[str]
     names: frozenset[str]
 
@@ -85,6 +86,11 @@ class Lexicon:
 def proper_words() -> Proper:
     """The dictionary's places and other proper names of two to five characters; reads it on first use."""
     return _lexicon().proper
+
+
+def is_common(word: str) -> bool:
+    """Whether the dictionary holds a word as one that people use often."""
+    return _lexicon().words.get(word, -99.0) > -13.0
 
 
 def find(text: str, skip: Collection[str] = ()) -> list[tuple[int, int]]:
@@ -320,6 +326,8 @@ def _dictionary(
     proper: set[str] = set()
     common = frozenset(data["common"])
     general = frozenset(data["not_proper"].split())
+    cities = frozenset(data["cities"].split())
+    hospitals = frozenset(data["hospitals"].split())
     with jieba.Tokenizer().get_dict_file() as file:
         for line in file.read().decode("utf-8").splitlines():
             word, count, tag = line.split(" ")
@@ -336,4 +344,10 @@ def _dictionary(
             counts[word] = int(count)
     for word in plain:
         counts[word] = max(counts.get(word, 0), 1000)
-    return counts, names, Proper(frozenset(places - general), frozenset(proper - general))
+    return (
+        counts,
+        names,
+        Proper(
+            cities, frozenset(places - general | cities), frozenset(proper - general | hospitals)
+        ),
+    )

@@ -8,7 +8,8 @@ these is a find.
 import re
 from collections.abc import Iterator
 
-from huatuo.bare_names import Proper, proper_words
+from huatuo.bare_names import Proper, is_common, proper_words
+from huatuo.names import PROVINCE
 
 _HOSPITAL = r"医院|卫生院|卫生服务(?:中心|站)|卫生室|保健院|妇幼保健|防治[院所]|急救中心|体检中心|血液中心|疾控中心|诊所|门诊部|附[一二三]?院|(?<=[大医])[一二三四五六]院(?!内|感|子)|(?<=[市省])[一二三四五六]?院(?!内|感|子|长)"
 _SCHOOL = r"大学(?!生|城|期间)|[附高初][中小]|学院|中学(?!生)|小学(?!生)|幼儿园|学校|技校|职高|中专|党校|托儿所"
@@ -20,22 +21,27 @@ _STUDIED = re.compile(
 _REST = re.compile(r"(?:[东西南北新老总分]院区?|[\u4e00-\u9fff]{2,4}(?:院区|校区|分[院校部店])|院)")
 _ASKED = re.compile(r"[^。！!；;\n]{0,12}(?:排名|怎么样|好吗|好不好|有名|权威|哪个好|靠谱|排第)")
 _PART = re.compile(
-    r"(?:第?[一二三四五六七八九十]{1,3}|\d{1,3}|人民|中心|中医药?|中西医(?:结合)?|妇幼|保健|妇产科?|儿童|肿瘤|口腔|眼科|骨科|胸科|脑科"
+    r"(?:第?[一二三四五六七八九十]{1,3}|\d{1,3}|人民|中心|中医药?|中|纪念|中西医(?:结合)?|妇幼|保健|妇产科?|儿童|肿瘤|口腔|眼科|骨科|胸科|脑科"
     r"|皮肤病?|精神(?:卫生|病)?|传染病|职业病|结核病|心血管病?|附属|大学|医科|医学院?|药科|市立|总|省|市|县|区|镇|乡|村|立|社区|街道"
     r"|军区|部队|武警|解放军|空军|海军|陆军|火箭军|综合|专科|康复|老年|协和|友谊|红十字会?|红会|实验|外国语|职业|技术|师范|理工"
     r"|科技|工业|农业|林业|财经|政法|民族|交通|邮电|电子|外语|体育|艺术|音乐|美术|工商|工程|高级|机关|分[院校]|[东西南北新老]院?区?"
-    r"|供电|自来水|燃气|公交|地铁|物业|建设|建筑|机械|纺织|食品|汽车|物流|贸易|信息|网络|铁路|航空|石油|化工|钢铁|煤[矿炭]?|电力"
+    r"|供电|电网|国网|南网|自来水|燃气|公交|地铁|物业|建设|建筑|机械|纺织|食品|汽车|物流|贸易|信息|网络|铁路|航空|石油|化工|钢铁|煤[矿炭]?|电力"
     r"|人寿|保险|农商|农业|建设|工商|招商|国家|集团)$"
 )
 _SHORT = re.compile(
     r"(?<=[在去到从回是往])(?:协和|华西|湘雅|瑞金|仁济|西京|唐都|阜外|安贞|积水潭|天坛|宣武|同仁|齐鲁|邵逸夫|中山|同济|北医|省立|市立)(?=[^\u4e00-\u9fff]|$|看|做|住|查|挂|开|复|确诊|手术|治|的?[\u4e00-\u9fff]{0,3}科)"
 )
+_FAR = re.compile(
+    rf"(?:{PROVINCE})省?(?P<city>[\u4e00-\u9fff]{{2,4}}?)市?(?P<county>[\u4e00-\u9fff]{{2,3}}?)(?=人|来的|农村|老家|[,，。；;、\s]|$)"
+)
+_NAMING = ("解放军", "武警", "空军", "海军", "火箭军")
+"""Parts that are as good as a name: 武警总医院. So is a number: 301医院."""
 _LONGEST = 24
 """Characters read before a word such as 医院: what stands further away is no part of the name."""
 _AT_WORK = re.compile(
-    r"在(?=[\u4e00-\u9fffA-Za-z]{2,7}(?:上班|工作|打工|实习|任职|就职|[做当](?!了|过|的)))"
+    r"在(?=[\u4e00-\u9fffA-Za-z]{2,7}(?:上[夜白早中晚]?班|工作|打工|实习|任职|就职|[做当](?!了|过|的)))"
 )
-_ENDS_WORK = re.compile(r"上班|工作|打工|实习|任职|就职|[做当]")
+_ENDS_WORK = re.compile(r"上[夜白早中晚]?班|工作|打工|实习|任职|就职|[做当]")
 
 
 def find(text: str) -> list[tuple[int, int]]:
@@ -55,7 +61,9 @@ def find(text: str) -> list[tuple[int, int]]:
 
 def before_addresses(text: str) -> list[tuple[int, int]]:
     """The spans of places that stand right before an address that was found: 深圳龙岗【地址】."""
-    spans: list[tuple[int, int]] = []
+    spans = [*_far_from(text)]
+    if "【地址】" not in text:
+        return spans
     for match in re.finditer("【地址】", text):
         start, proper = match.start(), proper_words()
         least = max(spans[-1][1] if spans else 0, start - _LONGEST)
@@ -63,7 +71,14 @@ def before_addresses(text: str) -> list[tuple[int, int]]:
             start -= size
         if start < match.start():
             spans.append((start, match.end()))
-    return spans
+    return sorted(spans)
+
+
+def _far_from(text: str) -> Iterator[tuple[int, int]]:
+    """A province, a city and a county in a row: 河南信阳固始人."""
+    for match in _FAR.finditer(text):
+        if match["city"] in proper_words().cities and not is_common(match["county"]):
+            yield match.span()
 
 
 def _with_a_suffix(text: str) -> Iterator[tuple[int, int]]:
@@ -94,11 +109,13 @@ def _start(text: str, least: int, at: int, proper: Proper, by_name: bool) -> int
             named = at - size
         elif part := _PART.search(text, max(least, at - 5), at):
             size = len(part[0])
-            if named is not None and part[0] in ("省", "市", "县", "区", "镇", "乡", "村"):
-                size = 0
-        elif named is None and by_name:
+            if part[0] in _NAMING or part[0].isdecimal() or (named is not None and size > 1):
+                named = at - size
+            elif named is not None:
+                break
+        elif named is not None or by_name:
             size = _name(text, least, at, proper)
-            named = at - size if size else None
+            named = at - size if size else named
         else:
             size = 0
         if not size:
@@ -111,21 +128,18 @@ def _place(
     text: str, least: int, at: int, proper: Proper, more: frozenset[str] = frozenset()
 ) -> int:
     """How many characters before a place a known place takes, with its 市 or 区; 0 where none stands there."""
-    tail = at - 1 if text[at - 1] in "省市区县镇乡州" else at
-    for size in (5, 4, 3, 2):
-        if tail - size >= least and (
-            (word := text[tail - size : tail]) in proper.places or word in more
-        ):
-            return at - tail + size
-    if tail < at and tail - 2 >= least and text[tail - 2 : at] in proper.places:
-        return at - tail + 2
+    for tail in (at, at - 1) if text[at - 1] in "省市区县镇乡州盟旗" else (at,):
+        for size in (5, 4, 3, 2):
+            word = text[tail - size : tail] if tail - size >= least else ""
+            if word and (word in proper.places or word in more):
+                return at - tail + size
     return 0
 
 
 def _name(text: str, least: int, at: int, proper: Proper) -> int:
     """The same for a proper name such as 湘雅 or 邵逸夫."""
     for size in (5, 4, 3, 2):
-        if at - size >= least and (word := text[at - size : at]) in proper.names:
+        if at - size >= least and text[at - size : at] in proper.names:
             return size
     return 0
 
