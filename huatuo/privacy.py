@@ -46,6 +46,9 @@ KINDS: dict[str, tuple[str, str]] = {
 """Every kind with its Chinese and English name; the placeholder is the Chinese one in 【】."""
 
 _PLACEHOLDERS = frozenset(zh for zh, _ in KINDS.values())
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+)
 _PASSES = 4
 """A name found is a mark beside which another rule or name may show; more than two passes are rare."""
 _TOKEN = r"[A-Za-z0-9][A-Za-z0-9_.\-]{3,31}"
@@ -63,9 +66,12 @@ class Masked:
 def mask(text: str) -> Masked:
     """The text with placeholders; masking it again changes nothing. Never raises; 1-3 ms for a question.
 
-    Every step reads a copy with plain digits, letters and punctuation, of equal length.
+    Every step reads a copy with plain digits, letters and punctuation, of equal length. Characters that show nothing
+    (copied from web pages, or put in to split a number) are read over; a text in which something is found loses them.
     """
     counts: Counter[str] = Counter()
+    given = text
+    text = shown = _HIDDEN.sub("", given)
     plain = plain_copy(text)
     for _ in range(_PASSES):
         if places := institutions.find(plain):
@@ -86,7 +92,8 @@ def mask(text: str) -> Masked:
         counts["name"] += len(names_found)
         text = _spliced(text, [(start, stop, "【姓名】") for start, stop in names_found])
         plain = plain_copy(text)
-    return Masked(text, tuple((kind, counts[kind]) for kind in KINDS if counts[kind]))
+    found = tuple((kind, counts[kind]) for kind in KINDS if counts[kind])
+    return Masked(given if text == shown else text, found)
 
 
 def kind_name(kind: str, language: Literal["zh", "en"] | str = "zh") -> str:

@@ -170,6 +170,14 @@ def test_several_kinds_are_counted_in_a_fixed_order() -> None:
     assert kind_name("phone") == "电话" and kind_name("phone", "en") == "phone number"
 
 
+@pytest.mark.parametrize("hidden", list("\u200b\u00ad\u202c\u2060\ufeff\ufe0f\x00\x1f\u200d"))
+def test_characters_that_show_nothing_hide_no_identifier(hidden: str) -> None:
+    assert mask(f"电话138{hidden}1234{hidden}5678").text == "电话【电话】"
+    assert mask(f"我叫王{hidden}小明").text == "我叫【姓名】"
+    left = f"血压{hidden}140/90，👨\u200d👩\u200d👧都好"
+    assert mask(left).text == left and mask(left).found == ()
+
+
 def test_check_digits_are_checked() -> None:
     assert is_id_number("11010519491231002X") and not is_id_number("110105194912310021")
     assert is_card_number("4111111111111111") and not is_card_number("4111111111111112")
