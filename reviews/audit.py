@@ -121,7 +121,7 @@ def vote_after(
 
 
 def verify(db: sqlite_utils.Database) -> Verified:
-    """Walk the whole chain, then hold every vote and every frozen set of pairs against its log row.
+    """Walk the whole chain, then hold every vote, protocol and frozen set of pairs against its log row.
 
     Raises AuditBroken with the first bad seq. Call it inside Database.read().
     """
@@ -129,6 +129,7 @@ def verify(db: sqlite_utils.Database) -> Verified:
     votes: dict[tuple[str, int], int] = {}
     texts: dict[int, str] = {}
     sealed: set[str] = set()
+    filed: dict[str, tuple[int, str]] = {}
     frozen: dict[str, tuple[int, str]] = {}
     columns = "seq, at, actor, action, subject, before, after, prev_hash, hash"
     for row in db.conn.execute(f"SELECT {columns} FROM audit ORDER BY seq"):
@@ -146,10 +147,20 @@ def verify(db: sqlite_utils.Database) -> Verified:
             texts[expected] = parts[6]
         elif parts[3] == "erase":
             sealed.add(json.loads(parts[6])["sha256"])
-        elif parts[3] in ("study.freeze", "study.close"):
-            frozen.setdefault(parts[4], (expected, json.loads(parts[6]).get("pairs_sha256", "")))
+        elif parts[3] in ("study.file", "study.freeze", "study.close"):
+            after = json.loads(parts[6])
+            filed[parts[4]] = (expected, after["sha256"])
+            if parts[3] != "study.file":
+                frozen.setdefault(parts[4], (expected, after.get("pairs_sha256", "")))
     gone = erased_hashes(db.conn, sealed)
     _verify_votes(db, votes, texts, gone, expected)
+    protocols = {
+        f"study:{name}": text
+        for name, text in db.conn.execute("SELECT name, protocol FROM studies")
+    }
+    for subject, (seq, sha256) in filed.items():
+        if digest(protocols.get(subject, "")) != sha256:
+            raise AuditBroken(seq, "the protocol that it tells of was changed")
     for subject, (seq, pairs) in frozen.items():
         if pairs and pairs_sha256(db.conn, subject.removeprefix("study:"), gone) != pairs:
             raise AuditBroken(seq, "the pairs that it froze were changed")

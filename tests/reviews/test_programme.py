@@ -192,6 +192,23 @@ def test_the_log_finds_frozen_pairs_that_were_changed_and_allows_those_that_were
         filled.verify_audit()
 
 
+@pytest.mark.parametrize("state", ["draft", "frozen", "closed"])
+@pytest.mark.parametrize(
+    "change", ["UPDATE studies SET protocol = replace(protocol, '\"overlap\":2', '\"overlap\":9')", "DELETE FROM studies"]
+)  # fmt: skip
+def test_the_log_finds_a_protocol_that_was_changed(filled: Store, state: str, change: str) -> None:
+    filled.file_study(protocol(overlap=3), "system")
+    filled.file_study(protocol(overlap=2), "system")  # a draft filed anew
+    if state != "draft":
+        filled.freeze_study("ten", "system")
+    if state == "closed":
+        filled.close_study("ten", "system", "done")
+    filled.verify_audit()
+    filled.database.connection().conn.execute(change)
+    with pytest.raises(AuditBroken, match="the protocol that it tells of was changed"):
+        filled.verify_audit()
+
+
 # the queue
 
 
