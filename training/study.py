@@ -6,7 +6,8 @@
 QUESTIONS.json: a list of {id, query, label?, department?, language?}, such as KUAKE-QIC_100.json. Each question
 gets one pair, the pairs of models in turn. Any model of configs/models may answer, local or remote. An answer that
 did not end by itself is never used: its question is left out and counted. Answers are kept beside the output as
-they come, so a run that was stopped goes on where it stood.
+they come, so a run that was stopped goes on where it stood; an answer to another question, or by other weights, settings
+or seed, is made anew. The kept file goes once no question is left out.
 """
 
 import argparse
@@ -87,11 +88,17 @@ async def collect(
     wanted: Sequence[tuple[str, str, str]],
     kept: Path,
     seed: int,
-    settings: Generation | None = None,
+    settings: Mapping[str, object],
+    generation: Generation | None = None,
 ) -> dict[tuple[str, str], str]:
-    """(model, question id) -> answer of everything wanted as (model, id, text); failures are told and left out."""
-    done = _read_kept(kept)
-    todo = [item for item in wanted if (item[0], item[1]) not in done]
+    """(model, question id) -> answer of everything wanted as (model, id, text); failures are told and left out.
+
+    settings: of each model, what an answer hangs on beside the question and the seed.
+    """
+    marks = {item[:2]: _mark(seed, item, settings[item[0]]) for item in wanted}
+    found = _read_kept(kept)
+    done = {place: found[mark] for place, mark in marks.items() if mark in found}
+    todo = [item for item in wanted if item[:2] not in done]
     bar = tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit="answer")
     gate = asyncio.Semaphore(AT_ONCE)
 
@@ -100,7 +107,7 @@ async def collect(
         async with gate:
             try:
                 draw = int.from_bytes(digest[:4], "big") >> 1
-                said = await answer(pool, model, text, draw, settings)
+                said = await answer(pool, model, text, draw, generation)
             except EngineError as error:
                 tqdm.write(f"{model}, question {key}: left out, {error}")
                 return
@@ -108,15 +115,22 @@ async def collect(
                 bar.update()
         done[model, key] = said
         with kept.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps([model, key, said], ensure_ascii=False) + "\n")
+            row = [model, key, marks[model, key], said]
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     await asyncio.gather(*(one(*item) for item in todo))
     bar.close()
     return done
 
 
-def _read_kept(kept: Path) -> dict[tuple[str, str], str]:
-    """(model, question id) -> answer, of the whole lines; a line that a kill tore is cut off.
+def _mark(seed: int, item: tuple[str, str, str], settings: object) -> str:
+    """What an answer is an answer to: seed, model, id and text of the question, settings."""
+    told = json.dumps([seed, *item, settings], ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def _read_kept(kept: Path) -> dict[str, str]:
+    """Mark -> answer, of the whole lines; a line that a kill tore is cut off.
 
     Raises NoData naming file and line for damage before the end.
     """
@@ -128,10 +142,10 @@ def _read_kept(kept: Path) -> dict[tuple[str, str], str]:
     found = {}
     for number, line in enumerate(whole.split(b"\n")[:-1], 1):
         try:
-            model, key, said = json.loads(line)
+            _, _, mark, said = json.loads(line)
         except ValueError:
             raise NoData(f"{kept}, line {number}: not a kept answer; remove the line") from None
-        found[model, key] = said
+        found[mark] = said
     return found
 
 
@@ -157,11 +171,12 @@ async def write_study(
     pool.start()
     out.parent.mkdir(parents=True, exist_ok=True)
     kept = out.with_suffix(f".{protocol.name}.answers.jsonl" if protocol else ".answers.jsonl")
+    settings = {name: settings_of(config, protocol) for name, config in models.items()}
+    generation = protocol.generation if protocol else None
     try:
-        said = await collect(pool, wanted, kept, seed, protocol.generation if protocol else None)
+        said = await collect(pool, wanted, kept, seed, settings, generation)
     finally:
         await pool.close()
-    settings = {name: settings_of(config, protocol) for name, config in models.items()}
     rows = [
         {**row, "settings_a": settings[a], "settings_b": settings[b]}
         for i, a, b in chosen
@@ -172,7 +187,8 @@ async def write_study(
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
     )
     temporary.replace(out)
-    kept.unlink(missing_ok=True)
+    if len(rows) == len(chosen):
+        kept.unlink(missing_ok=True)
     return len(rows), len(chosen) - len(rows)
 
 
@@ -222,7 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HuatuoError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{options.out}: {written} pairs, {left_out} questions left out")
+    more = "; the same command asks again for them" if left_out else ""
+    print(f"{options.out}: {written} pairs, {left_out} questions left out{more}")
     return 0
 
 
