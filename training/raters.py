@@ -201,14 +201,19 @@ def agreements(pairs: Sequence[Pair]) -> Array:
     """(P, 2): by pair, the physicians' decisive votes that agree with the other physicians, and how many there are."""
     found = np.zeros((len(pairs), 2))
     for place, pair in enumerate(pairs):
-        votes = _physicians(pair)
+        votes = firm(pair)
         for j in votes:
-            others = [o.outcome for o in votes if o.rater != j.rater and o.outcome in ("a", "b")]
-            if j.outcome not in ("a", "b") or not others:
+            others = [o.outcome for o in votes if o.rater != j.rater]
+            if not others:
                 continue
             lean = others.count("a") - others.count("b")
             found[place] += (0.5 if not lean else float((lean > 0) == (j.outcome == "a")), 1.0)
     return found
+
+
+def firm(pair: Pair) -> list[Judgement]:
+    """The votes of known physicians that chose a side."""
+    return [j for j in _physicians(pair) if j.outcome in ("a", "b")]
 
 
 def _physicians(pair: Pair) -> list[Judgement]:

@@ -30,6 +30,7 @@ from reviews.store import Store
 from training import ai_feedback, reward, rl
 from training.cases import EMERGENCY, draw_cases, read_cases, write_cases
 from training.flags import parse
+from training.pairs import EXPORT_FILES
 from training.refine_report import page
 from training.release import GateFailed, release
 from training.release_gates import Gates, Outcome, examine
@@ -130,7 +131,8 @@ def refine(config: RefineConfig, *, resume: bool = False) -> dict[str, Any]:
     cases = _cases(loop)
     judged = _ai_feedback(loop, model, cases, parent)
     reward_config = _reward_config(loop, model, judged)
-    made_of = [reward_config.model_dump_json(), parent, votes, *map(sha256_of, judged)]
+    held_out = sha256_of(loop.folder / "held-out.jsonl")
+    made_of = [reward_config.model_dump_json(), parent, votes, held_out, *map(sha256_of, judged)]
     loop.stage(
         "reward", made_of, loop.folder / "reward/reward.json",
         lambda same: reward.train(reward_config, resume=same),
@@ -149,9 +151,16 @@ def refine(config: RefineConfig, *, resume: bool = False) -> dict[str, Any]:
         loop.folder / "policy/branch.json",
         lambda same: rl.train(rl_config, resume=same),
     )
-    branch = sha256_of(loop.folder / "policy/branch.safetensors")
+    made_of = [
+        sha256_of(loop.folder / "policy/branch.safetensors"),
+        config.model_dump_json(),
+        rl_config.model_dump_json(),
+        model.generation.model_dump_json(),
+        held_out,
+        *(sha256_of(ROOT / name) for name in config.references),
+    ]
     loop.stage(
-        "evaluate", [branch, config.model_dump_json()], loop.folder / "report.json",
+        "evaluate", made_of, loop.folder / "report.json",
         lambda _: _evaluate(loop, model, rl_config),
     )  # fmt: skip
     report = json.loads((loop.folder / "report.json").read_text(encoding="utf-8"))
@@ -172,7 +181,7 @@ def refine(config: RefineConfig, *, resume: bool = False) -> dict[str, Any]:
 
 
 def _votes(loop: Loop) -> str:
-    """Exports the record's votes into votes/; returns the sha256 of its manifest's contents."""
+    """Exports the record's votes into votes/; returns what the files that training reads hash to."""
     config = loop.config
     data, out = ROOT / config.record, loop.folder / "votes"
     wanted = config.study or None
@@ -192,7 +201,8 @@ def _votes(loop: Loop) -> str:
     with contextlib.closing(Store.open(data / DEFAULT_NAME)) as store:
         manifest = export(store.database, out, study=wanted, force=True)
     print(f"votes: {count} from {config.record}", flush=True)
-    return hashlib.sha256(json.dumps(manifest.sha256, sort_keys=True).encode()).hexdigest()
+    read = {name: manifest.sha256[name] for name in EXPORT_FILES}
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
 
 
 def _count(data: Path, study: str | None) -> int:

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from huatuo.errors import HuatuoError
 from huatuo.models.branch import parent_digest, read_branch, save_branch
+from huatuo.models.checkpoint import sha256_of
 from huatuo.models.trunk import Trunk, load_trunk
 from huatuo.prompts import template_of
 from huatuo.toml import ROOT, read_toml
@@ -284,10 +285,11 @@ def _finished(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def _key(config: RewardConfig, votes: Votes, parent: str) -> str:
-    """What a member depends on: the config without places and thread counts, the votes, the parent."""
+    """What a member depends on: the config without places and thread counts, the votes, held-out cases, the parent."""
     free = {"out", "work", "members", "threads", "cache_gb", "baseline", "device"}
     settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in free}
-    text = json.dumps([settings, votes.files, parent], sort_keys=True)
+    held_out = [sha256_of(ROOT / name) for name in config.held_out]
+    text = json.dumps([settings, votes.files, held_out, parent], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -82,10 +82,16 @@ def _summary(page: Page, report: Mapping[str, Any]) -> None:
     else:
         text += (
             f"The raters' ceiling is {ceiling['value']:.3f} ({ceiling['low']:.3f}–{ceiling['high']:.3f}; {ceiling['votes']} "
-            f"votes of {ceiling['raters']} raters on pairs that several judged), less the ensemble's agreement "
-            f"{gap['value'] * 100:+.1f} points ({gap['low'] * 100:+.1f} to {gap['high'] * 100:+.1f}). On the very pairs of the ceiling the ensemble has "
-            f"{shown(model['accuracy_on_pairs_of_the_ceiling'])}."
+            f"votes of {ceiling['raters']} raters on pairs that several judged)"
         )
+        if gap["value"] is None:
+            text += "; no physician's vote on the held-out cases chose a side, so the ensemble has no place beside it."
+        else:
+            text += (
+                f", less the ensemble's agreement {gap['value'] * 100:+.1f} points ({gap['low'] * 100:+.1f} to "
+                f"{gap['high'] * 100:+.1f}). On the very pairs of the ceiling the ensemble has "
+                f"{shown(model['accuracy_on_pairs_of_the_ceiling'])}."
+            )
     page.text(text)
 
 

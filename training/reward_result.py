@@ -67,10 +67,15 @@ def votes_of(
     d: Floats,
     cases: Sequence[str],
     shape: Shape,
+    *,
+    firm: bool = False,
 ) -> Scored:
-    """One row per vote on the given pairs. d: (P,) calibrated reward(a) - reward(b) of every pair."""
+    """One row per vote on the given pairs. d: (P,) calibrated reward(a) - reward(b) of every pair.
+
+    firm: only votes as the raters' ceiling is made of, known physicians' that chose a side.
+    """
     sign = {"a": 1.0, "b": -1.0}
-    found = [(i, j) for i in rows for j in pairs[i].judgements]
+    found = [(i, j) for i in rows for j in (raters.firm(pairs[i]) if firm else pairs[i].judgements)]
     lengths = np.array([len(p.a[-1].text) - len(p.b[-1].text) for p in pairs], float)
     at = np.array([i for i, _ in found], int)
     return Scored(
@@ -128,8 +133,8 @@ def physicians(votes: Scored) -> Scored:
 def paired_accuracy(
     d: Floats, pairs: Sequence[Pair], rows: Sequence[int], cases: Sequence[str]
 ) -> dict[str, float | None]:
-    """Accuracy on the very votes that the raters' ceiling is measured on, with its interval."""
-    scored = votes_of(pairs, rows, d, cases, (0.0, 0.0))
+    """Accuracy on the votes of these pairs that the raters' ceiling is made of, with its interval."""
+    scored = votes_of(pairs, rows, d, cases, (0.0, 0.0), firm=True)
     return calibration.as_json(calibration.figures(scored))["accuracy"]
 
 
@@ -153,12 +158,12 @@ def gap_to_ceiling(
 ) -> dict[str, float | None]:
     """Ceiling of all pairs less accuracy on physicians' votes on some, in [-1, 1], with its 95 % interval by case bootstrap.
 
-    Both are measured anew in each draw: their chance is shared, as they rest on the same votes. None without a ceiling.
+    Both are measured anew in each draw: their chance is shared, as they rest on the same votes. None without a ceiling
+    or without such a vote on these pairs.
     """
-    if ceiling.value is None:
+    firm = votes_of(pairs, rows, d, cases, (0.0, 0.0), firm=True)
+    if ceiling.value is None or not len(firm.d):
         return {"value": None, "low": None, "high": None}
-    votes = votes_of(pairs, rows, d, cases, (0.0, 0.0))
-    firm = votes.take((votes.outcome != 0) & (np.array(votes.source) == "physician"))
     right = (np.sign(firm.d) * firm.outcome + 1) / 2
     agreed = raters.agreements(pairs)
     names, of = np.unique([*firm.case, *cases], return_inverse=True)

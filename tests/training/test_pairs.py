@@ -18,9 +18,9 @@ from reviews.people import People
 from reviews.records import PreparedPair, PreparedTurn
 from reviews.store import Store
 from training.data import BadData
-from training.pairs import Counts, Judgement, Pair, rated, read_votes
+from training.pairs import NOBODY, Counts, Judgement, Pair, rated, read_votes
 from training.raters import ceiling, reliabilities, side_bias, targets
-from training.reward_result import gap_to_ceiling
+from training.reward_result import gap_to_ceiling, paired_accuracy
 from training.split import case_groups, normal, split, without_held_out
 
 
@@ -267,6 +267,16 @@ def test_the_gap_to_the_ceiling_carries_the_chance_of_both() -> None:
     alone = played(100, [0.9], per=1)
     nothing = gap_to_ceiling(np.ones(100), alone, range(100), ["c"] * 100, ceiling(alone))
     assert nothing == {"value": None, "low": None, "high": None}
+    untested = gap_to_ceiling(d, pairs, [], cases, ceiling(pairs))
+    assert untested == {"value": None, "low": None, "high": None}
+
+
+def test_accuracy_on_the_ceiling_s_votes_counts_no_machine_and_nobody() -> None:
+    sides = [Judgement("physician:1", "a", "physician"), Judgement("physician:2", "a", "physician")]
+    others = [Judgement("ai:judge", "b", "ai"), Judgement(NOBODY, "b", "physician")]
+    pairs = [dataclasses.replace(p, judgements=(*sides, *others)) for p in played(10, [0.9], per=1)]
+    cases = [pair.case for pair in pairs]
+    assert paired_accuracy(np.ones(10), pairs, range(10), cases)["value"] == 1.0
 
 
 def test_no_case_or_question_stands_on_two_sides() -> None:

@@ -88,6 +88,16 @@ def test_the_loop_runs_is_not_run_twice_and_follows_new_votes(folder, capfd):
     )
     assert (work / "policy/branch.safetensors").stat().st_mtime_ns == before
 
+    # what is in the log beside the votes changes nothing; other references, or another way of answering, are measured anew
+    with contextlib.closing(Store.open(folder / "record" / DEFAULT_NAME)) as store:
+        People(store.database).add_user("new", "physician", "h", "system")
+    known = (folder / "references.jsonl").read_text(encoding="utf-8")
+    (folder / "references.jsonl").write_text(known + "\n" + known, encoding="utf-8")
+    assert refine.main([config, "--resume"]) == 0
+    said = capfd.readouterr()
+    assert all(f"{stage}: finished before" in said.out for stage in ("cases", "reward", "rl"))
+    assert "evaluate: finished before" not in said.out
+
     # a gate that fails: status 2, nothing released, the name of the gate
     assert refine.main([config, "--resume", "--release", "true"]) == 2
     said = capfd.readouterr()

@@ -23,7 +23,7 @@ from training import reward
 from training.answers import cache_states, encode_answer, encode_pairs
 from training.ensemble import REWARD, RewardEnsemble, Scale, pooled
 from training.evidence import EVIDENCE, evidence_of
-from training.pairs import Counts, Judgement, Pair
+from training.pairs import Counts, Judgement, Pair, Votes
 from training.reward import train
 from training.reward_data import RewardConfig
 from training.reward_fit import (
@@ -360,6 +360,18 @@ def test_a_second_run_gives_the_same_members_and_resume_keeps_finished_ones(
     for name in ("member-0", "member-1"):
         one, other = tensors_of(trained[0].out / name), tensors_of(tmp_path / "out" / name)
         assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_other_held_out_cases_make_other_members(
+    trained: tuple[RewardConfig, dict[str, Any]], tmp_path: Path
+) -> None:
+    held = tmp_path / "held.jsonl"
+    settings = trained[0].model_copy(update={"held_out": (str(held),)})
+    votes, keys = Votes((), Counts(), {}), set()
+    for text in ("", "{}\n", "{}\n{}\n"):
+        held.write_text(text, encoding="utf-8")
+        keys.add(reward._key(settings, votes, "parent"))
+    assert len(keys) == 3
 
 
 def test_without_the_cache_the_same_model_comes_out(
