@@ -208,7 +208,19 @@ def _across(
         theirs = other[section].get(benchmark)
         if theirs is None:
             continue
-        if section == "metrics" and own["scored"] != theirs.get("scored"):
+        if section == "metrics" and "scored" not in theirs:
+            raise Mismatch(
+                f"gate.report: {benchmark}: {config.report} is of an earlier version, which did not keep what was scored; "
+                "evaluate that model again"
+            )
+        if name == ACCURACY and (
+            failed := _failed(own, config.candidate) + _failed(theirs, config.baseline)
+        ):
+            raise Mismatch(
+                f"gate.report: {benchmark}: {failed} questions have no answer and count for nothing, so the accuracies are "
+                "of different questions; evaluate both models together"
+            )
+        if section == "metrics" and own["scored"] != theirs["scored"]:
             raise Mismatch(
                 f"gate.report: {benchmark}: other questions were scored ({theirs['questions']} in {config.report}, "
                 f"{own['questions']} here), for not every model answered all; evaluate both models together"
@@ -217,6 +229,11 @@ def _across(
         if one is not None and two is not None:
             found.append((f"{name}, {benchmark}", _unpaired(one, two)))
     return found
+
+
+def _failed(figures: Mapping[str, Any], model: str) -> int:
+    """How many multiple-choice questions a model gave no answer to."""
+    return int(figures["models"].get(model, {}).get("failed", 0))
 
 
 def _value(name: str, figures: Mapping[str, Any], model: str) -> Value | None:

@@ -94,7 +94,21 @@ def from_export(folder: Path, study: str | None = None) -> list[Opinion]:
 
 
 def from_verdicts(rows: Iterable[dict[str, Any]]) -> list[Opinion]:
-    """The judge's rows that hold a verdict."""
+    """The judge's rows that hold a verdict. Raises BadData for rows of two judges, or two rows on the same answers."""
+    rows = list(rows)
+    judges = sorted({str(row.get("judge") or "one without a name") for row in rows})
+    if len(judges) > 1:
+        raise BadData(
+            f"the verdicts are of {len(judges)} judges, {', '.join(judges)}; compare one at a time"
+        )
+    seen: set[tuple[Any, ...]] = set()
+    for row in rows:
+        unit = (row["id"], *sorted((row["model_a"], row["model_b"])))
+        if unit in seen:
+            raise BadData(
+                f"id {row['id']}: two verdicts on {unit[1]} and {unit[2]}; name each file once"
+            )
+        seen.add(unit)
     return [
         _opinion(
             row["id"],

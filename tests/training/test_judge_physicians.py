@@ -19,6 +19,7 @@ from reviews.protocol import CRITERIA, Criterion, Protocol
 from reviews.records import PreparedPair, PreparedTurn, Span
 from reviews.store import Store
 from training.alternative import alternative, benjamini_yekutieli
+from training.data import BadData
 from training.judge_physicians import compare, from_export, from_record, from_verdicts, main
 from training.judge_rows import write_rows
 
@@ -152,6 +153,19 @@ def test_swapping_the_judges_models_changes_nothing(record: Any) -> None:
     ]  # fmt: skip
     votes = from_record(folder)
     assert compare(votes, from_verdicts(rows)) == compare(votes, from_verdicts(mirrored))
+
+
+def test_two_judges_or_one_file_twice_are_not_mixed(tmp_path: Path, capsys: Any) -> None:
+    rows = verdicts()
+    with pytest.raises(BadData, match="of 2 judges, another, one without a name"):
+        from_verdicts([*rows, {**rows[0], "judge": "another", "id": "more"}])
+    turned = {**rows[0], "model_a": rows[0]["model_b"], "model_b": rows[0]["model_a"]}
+    with pytest.raises(BadData, match=r"two verdicts on .* name each file once"):
+        from_verdicts([*rows, turned])
+    write_rows(tmp_path / "v.jsonl", rows)
+    file = str(tmp_path / "v.jsonl")
+    asked = ["--verdicts", file, file, "--record", str(tmp_path), "--out", str(tmp_path / "o")]
+    assert main(asked) == 2
 
 
 def test_the_command_writes_sentence_json_and_page(
