@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from huatuo import messages, privacy, safety
@@ -57,8 +58,6 @@ class ChatDesk:
         self._pool.check_consent(self.model)
         if self._pool.state(self.model) == "down":
             raise Unavailable(self._pool.why(self.model))
-        if session.owner in self._asking:
-            raise Busy("another question of this visitor is being filed")
 
         def store() -> tuple[str, privacy.Masked]:  # masking takes long: not where all others wait
             masked = privacy.mask(text)
@@ -70,24 +69,22 @@ class ChatDesk:
             self._chats.add_question(chat_id, session.owner, masked.text, notices)
             return chat_id, masked
 
-        self._asking.add(session.owner)
-        try:
+        with self._filing(session):
             chat_id, masked = await asyncio.to_thread(store)
             self._begin(chat_id, session)
-        finally:
-            self._asking.discard(session.owner)
         return dict(masked.found)
 
     async def regenerate(self, session: Session) -> None:
-        """Answers the last question again; the earlier answer is kept in the record."""
+        """Answers the last question again; the earlier answer is kept in the record. Raises TooFast, Busy."""
         self._accounts.allow(session, "ask")
         chat_id = self._chats.latest(session.owner)
         if chat_id is None:
             return
         if self._desk.get(_key(chat_id)):
             raise Busy("the last answer is still being written")
-        await asyncio.to_thread(self._chats.supersede_last_answer, chat_id, session.owner)
-        self._begin(chat_id, session)
+        with self._filing(session):
+            await asyncio.to_thread(self._chats.supersede_last_answer, chat_id, session.owner)
+            self._begin(chat_id, session)
 
     def stop(self, session: Session) -> None:
         """Stops the answer that is being written, if there is one."""
@@ -96,10 +93,11 @@ class ChatDesk:
             self._desk.cancel(_key(chat_id))
 
     def new(self, session: Session, language: str) -> None:
-        """Starts a new conversation; the old one stays in the record until it expires."""
-        self.stop(session)
-        if self._chats.latest(session.owner) is not None:
-            self._chats.new_chat(session.owner, self.model, language)
+        """Starts a new conversation; the old one stays in the record until it expires. Raises Busy."""
+        with self._filing(session):
+            self.stop(session)
+            if self._chats.latest(session.owner) is not None:
+                self._chats.new_chat(session.owner, self.model, language)
 
     def rate(self, session: Session, thumb: int) -> int:
         """Sets the thumb (+1, -1) of the last answer, or takes it back when it stands already.
@@ -113,6 +111,17 @@ class ChatDesk:
         now = 0 if turns[-1].thumb == thumb else thumb
         self._chats.thumb(turns[-1].id, session.owner, now)
         return now
+
+    @contextmanager
+    def _filing(self, session: Session) -> Iterator[None]:
+        """One change of a visitor's conversation at a time: some wait in a thread. Raises Busy."""
+        if session.owner in self._asking:
+            raise Busy("another question of this visitor is being filed")
+        self._asking.add(session.owner)
+        try:
+            yield
+        finally:
+            self._asking.discard(session.owner)
 
     def _begin(self, chat_id: str, session: Session) -> None:
         seed = secrets.randbits(31)

@@ -35,7 +35,7 @@ WORK = Path("data/benchmark-reward")
 
 def one(seed: int, votes: int, *, trl: bool) -> dict[str, Any]:
     """Simulates a record, trains on its votes, and returns what the report says."""
-    inside = WORK / str(seed)
+    inside = WORK / f"{votes}-{seed}"
     folder = ROOT / inside
     if not (folder / "votes/manifest.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -75,6 +75,8 @@ def main() -> None:
             "trl_accuracy": theirs["accuracy"].get("value"),
         }
         rows.append(row)
+        if row["ceiling"] is None:
+            sys.exit(f"seed {seed}: too few votes on shared pairs for a ceiling; give more --votes")
         gaps.append(100 * ours["gap_to_ceiling"]["value"])
         print(json.dumps(row), flush=True)
     beside = [row for row in rows if row["trl_accuracy"] is not None]

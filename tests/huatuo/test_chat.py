@@ -90,6 +90,29 @@ def test_a_second_question_waits_for_the_first_answer(scene: Scene) -> None:
     asyncio.run(act())
 
 
+@pytest.mark.parametrize("other", ["ask", "regenerate", "new"])
+def test_nothing_else_is_done_while_a_question_is_being_filed(scene: Scene, other: str) -> None:
+    async def act() -> None:
+        await scene.ready()
+        await scene.desk.ask(ME, "头疼三天", "zh")
+        first = (await scene.finished()).turns[-1]
+        asking = asyncio.create_task(scene.desk.ask(ME, "还要注意什么", "zh"))
+        await asyncio.sleep(0)  # it is in its thread now
+        with pytest.raises(Busy):
+            if other == "ask":
+                await scene.desk.ask(ME, "第三问", "zh")
+            elif other == "regenerate":
+                await scene.desk.regenerate(ME)
+            else:
+                scene.desk.new(ME, "zh")
+        await asking
+        turns = (await scene.finished()).turns
+        assert [t.text for t in turns if t.role == "user"] == ["头疼三天", "还要注意什么"]
+        assert len(turns) == 4 and turns[1].id == first.id
+
+    asyncio.run(act())
+
+
 def test_stop_keeps_half_an_answer_marked_as_such(tmp_path: Path) -> None:
     scene = Scene(tmp_path, says=("一二三四五六七八九十" * 3,), tokens_per_s=20.0)
 
