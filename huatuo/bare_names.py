@@ -30,6 +30,8 @@ _LONGEST_RUN = 400
 _UNSEEN = 1e-5
 """How likely a given name holds a character that no known given name holds."""
 
+_TITLED = frozenset("姐哥姨叔婶")
+
 _OFTEN = 60
 """What the dictionary calls a name, counts so often and holds an uncommon character is more likely a word: 许可证."""
 
@@ -73,6 +75,8 @@ class Lexicon:
     wary: str
     title: re.Pattern[str]
     kin: re.Pattern[str]
+    nouns: frozenset[str]
+    person: re.Pattern[str]
     called: re.Pattern[str]
     refuse: re.Pattern[str]
     not_eaten: re.Pattern[str]
@@ -163,10 +167,22 @@ def _names(lexicon: Lexicon, text: str, at: int, end: int) -> Iterator[tuple[int
                 wordy = name not in lexicon.named and lexicon.words.get(name, -99.0) > -13.0
                 place = weights["place"] * (name[:2] in lexicon.places)
                 doubt = weights["wordy"] if wordy or begins_a_word else 0.0
-                yield stop, likely + given + doubt + wary + place
+                score = likely + given + doubt + wary + place
+                if not begins_a_word and _is_surely_a_person(lexicon, text, at, stop):
+                    score = max(score, lexicon.words.get(name, score))
+                yield stop, score
         if surname not in lexicon.unclear and lexicon.title.match(text, at + size, end):
             yield at + size, likely + weights["title"]
     yield from _fond_names(lexicon, text, at, end)
+
+
+def _is_surely_a_person(lexicon: Lexicon, text: str, at: int, stop: int) -> bool:
+    """Whether a noun such as 方圆 is a name here: 我闺蜜方圆昨天住院."""
+    return (
+        text[at:stop] in lexicon.nouns
+        and lexicon.before.search(text[max(0, at - 8) : at]) is not None
+        and lexicon.person.match(text, stop) is not None
+    )
 
 
 def _fond_names(lexicon: Lexicon, text: str, at: int, end: int) -> Iterator[tuple[int, float]]:
@@ -175,7 +191,8 @@ def _fond_names(lexicon: Lexicon, text: str, at: int, end: int) -> Iterator[tupl
     if len(pair) < 2:
         return
     weights = lexicon.weights
-    if pair in lexicon.plain or text[max(0, at - 1) : at] in lexicon.surnames:
+    follows = text[max(0, at - 1) : at] in lexicon.surnames
+    if pair in lexicon.plain or (follows and not lexicon.before.search(text[max(0, at - 8) : at])):
         return
     if pair[0] in "小老阿" and pair[1] in lexicon.nicks:
         yield at + 2, lexicon.surnames[pair[1]] + weights["nick"]
@@ -189,7 +206,8 @@ def _fond_names(lexicon: Lexicon, text: str, at: int, end: int) -> Iterator[tupl
     if (twice and (is_child or of_names)) or (pair[0] in "小阿" and of_names):
         yield at + 2, weights["fond"] + share
     elif of_names and (is_child or lexicon.called.match(text, at + 2)):
-        yield at + 2, weights["only_given"] + 2 * share
+        titled = text[at + 2 : at + 3] in _TITLED and not _HAN.match(text[max(0, at - 1) : at])
+        yield at + 2, weights["only_given"] + weights["titled"] * titled + 2 * share
 
 
 def _given(lexicon: Lexicon, given: str) -> float | None:
@@ -255,7 +273,7 @@ def _read_lexicon() -> Lexicon:
     plain = frozenset((data["words"] + data["medical"]).split())
     surnames = dict.fromkeys(SURNAMES + data["more_surnames"])
     surnames = dict.fromkeys(name for name in surnames if name not in data["dropped"])
-    counts, named, proper = _dictionary(data, plain, frozenset(surnames))
+    counts, named, nouns, proper = _dictionary(data, plain, frozenset(surnames))
     names = [name for name in named if name[0] in SURNAMES]
     total = math.log(sum(counts.values()))
     words = {word: math.log(count) - total for word, count in counts.items()}
@@ -285,6 +303,8 @@ def _read_lexicon() -> Lexicon:
         wary=data["wary"],
         title=re.compile(data["titles"]),
         kin=re.compile(f"(?:{data['kin']})$"),
+        nouns=nouns,
+        person=re.compile(data["person"]),
         called=re.compile(data["called"]),
         refuse=re.compile(data["refuse"]),
         not_eaten=re.compile(data["not_eaten"]),
@@ -316,18 +336,19 @@ def _shares(seen: Counter[str], common: Counter[str]) -> dict[str, float]:
 
 def _dictionary(
     data: dict[str, Any], plain: frozenset[str], surnames: frozenset[str]
-) -> tuple[dict[str, int], list[str], Proper]:
-    """jieba's words with their counts, the names of two or three characters among them, and what is proper."""
+) -> tuple[dict[str, int], list[str], frozenset[str], Proper]:
+    """jieba's words with their counts, the names of two or three characters, the nouns, what is proper."""
     import jieba
 
     counts: dict[str, int] = {}
     names: list[str] = []
+    nouns: set[str] = set()
     places: set[str] = set()
     proper: set[str] = set()
     common = frozenset(data["common"])
     general = frozenset(data["not_proper"].split())
     cities = frozenset(data["cities"].split())
-    hospitals = frozenset(data["hospitals"].split())
+    hospitals = frozenset((data["hospitals"] + data["firms"]).split())
     with jieba.Tokenizer().get_dict_file() as file:
         for line in file.read().decode("utf-8").splitlines():
             word, count, tag = line.split(" ")
@@ -339,6 +360,8 @@ def _dictionary(
                 often = int(count) >= _OFTEN and not common.issuperset(word[1:])
                 if not often and not word.endswith(tuple(data["no_name_ends"])):
                     continue
+            if word[0] in surnames and len(word) in (2, 3) and tag[0] in "na" and word not in plain:
+                nouns.add(word)
             if tag == "ns" and len(word) <= 5:
                 places.add(word)
             counts[word] = int(count)
@@ -347,6 +370,7 @@ def _dictionary(
     return (
         counts,
         names,
+        frozenset(nouns),
         Proper(
             cities, frozenset(places - general | cities), frozenset(proper - general | hospitals)
         ),

@@ -13,15 +13,17 @@ from huatuo.names import PROVINCE
 
 _HOSPITAL = r"医院|卫生院|卫生服务(?:中心|站)|卫生室|保健院|妇幼保健|防治[院所]|急救中心|体检中心|血液中心|疾控中心|诊所|门诊部|附[一二三]?院|(?<=[大医])[一二三四五六]院(?!内|感|子)|(?<=[市省])[一二三四五六]?院(?!内|感|子|长)"
 _SCHOOL = r"大学(?!生|城|期间)|[附高初][中小]|学院|中学(?!生)|小学(?!生)|幼儿园|学校|技校|职高|中专|党校|托儿所"
-_WORK = r"(?:股份|责任|有限){0,3}公司|供电局|税务局|公安局|教育局|检察院|法院|派出所|支行|支队|街道办|居委会|村委会|福利院|养老院|敬老院|煤矿|钢厂|机场"
+_WORK = r"(?:股份|责任|有限){0,3}公司|供电局|税务局|公安局|教育局|检察院|法院|派出所|支行|分行|营业部|分公司|支队|街道办|居委会|村委会|福利院|养老院|敬老院|煤矿|钢厂|机场"
 _SUFFIX = re.compile(rf"(?P<hospital>{_HOSPITAL})|(?P<school>{_SCHOOL})|(?P<work>{_WORK})")
 _STUDIED = re.compile(
-    r"的?(?:[\u4e00-\u9fff]{0,8})(?:研究|学者|团队|科学家|发表|指出|生产|研发|出品|推出|[主编]编|出版|报道|附属)"
+    r"的?(?:[\u4e00-\u9fff]{0,8})(?:研究(?!生|所|院)|学者|团队|科学家|发表|指出|生产(?!线|部|车)|研发|出品|推出|[主编]编|出版|报道|附属|医院)"
 )
-_REST = re.compile(r"(?:[东西南北新老总分]院区?|[\u4e00-\u9fff]{2,4}(?:院区|校区|分[院校部店])|院)")
+_REST = re.compile(
+    r"(?:[东西南北新老总分]院区?|[\u4e00-\u9fff]{2,4}(?:院区|校区|分[院校部店局行公司]{1,2}|支行|派出所|[大支中]队)|院)"
+)
 _ASKED = re.compile(r"[^。！!；;\n]{0,12}(?:排名|怎么样|好吗|好不好|有名|权威|哪个好|靠谱|排第)")
 _PART = re.compile(
-    r"(?:第?[一二三四五六七八九十]{1,3}|\d{1,3}|人民|中心|中医药?|中|纪念|中西医(?:结合)?|妇幼|保健|妇产科?|儿童|肿瘤|口腔|眼科|骨科|胸科|脑科"
+    r"(?:第?[一二三四五六七八九十]{1,3}|\d{1,3}|人民|医学科学院|中科院|中国|银行|储蓄|中心|中医药?|中|纪念|中西医(?:结合)?|妇幼|保健|妇产科?|儿童|肿瘤|口腔|眼科|骨科|胸科|脑科"
     r"|皮肤病?|精神(?:卫生|病)?|传染病|职业病|结核病|心血管病?|附属|大学|医科|医学院?|药科|市立|总|省|市|县|区|镇|乡|村|立|社区|街道"
     r"|军区|部队|武警|解放军|空军|海军|陆军|火箭军|综合|专科|康复|老年|协和|友谊|红十字会?|红会|实验|外国语|职业|技术|师范|理工"
     r"|科技|工业|农业|林业|财经|政法|民族|交通|邮电|电子|外语|体育|艺术|音乐|美术|工商|工程|高级|机关|分[院校]|[东西南北新老]院?区?"
@@ -34,7 +36,7 @@ _SHORT = re.compile(
 _FAR = re.compile(
     rf"(?:{PROVINCE})省?(?P<city>[\u4e00-\u9fff]{{2,4}}?)市?(?P<county>[\u4e00-\u9fff]{{2,3}}?)(?=人|来的|农村|老家|[,，。；;、\s]|$)"
 )
-_NAMING = ("解放军", "武警", "空军", "海军", "火箭军")
+_NAMING = ("医学科学院", "中科院", "解放军", "武警", "空军", "海军", "火箭军")
 """Parts that are as good as a name: 武警总医院. So is a number: 301医院."""
 _LONGEST = 24
 """Characters read before a word such as 医院: what stands further away is no part of the name."""
@@ -91,33 +93,36 @@ def _with_a_suffix(text: str) -> Iterator[tuple[int, int]]:
         if _ASKED.match(text, match.end()):
             continue
         least = max(free, match.start() - _LONGEST)
-        start = _start(text, least, match.start(), proper, match.lastgroup != "work")
-        if start is not None:
+        start = _start(text, least, match.start(), proper)
+        if start is not None and not (match.lastgroup == "work" and _is_vague(text, start, proper)):
             end = _REST.match(text, match.end())
             free = end.end() if end else match.end()
             yield start, free
 
 
-def _start(text: str, least: int, at: int, proper: Proper, by_name: bool) -> int | None:
-    """Where the name before a word such as 医院 begins; None where only general words stand there.
+def _is_vague(text: str, start: int, proper: Proper) -> bool:
+    """Whether a firm's name is no place and nobody is said to be there: 联通公司."""
+    placed = any(text[start : start + size] in proper.places for size in (2, 3, 4, 5))
+    return not placed and text[start - 1 : start] not in tuple("在于从进到是")
 
-    by_name: whether a proper name that is no place is enough.
-    """
+
+def _start(text: str, least: int, at: int, proper: Proper) -> int | None:
+    """Where the name before a word such as 医院 begins; None where only general words stand there."""
     named: int | None = None
     while at > least:
         if size := _place(text, least, at, proper):
             named = at - size
-        elif part := _PART.search(text, max(least, at - 5), at):
+        elif part := _PART.search(text, max(least, at - 6), at):
             size = len(part[0])
+            if size == 1 and is_common(text[at - 2 : at]):
+                break
             if part[0] in _NAMING or part[0].isdecimal() or (named is not None and size > 1):
                 named = at - size
             elif named is not None:
                 break
-        elif named is not None or by_name:
+        else:
             size = _name(text, least, at, proper)
             named = at - size if size else named
-        else:
-            size = 0
         if not size:
             break
         at -= size
@@ -131,6 +136,8 @@ def _place(
     for tail in (at, at - 1) if text[at - 1] in "省市区县镇乡州盟旗" else (at,):
         for size in (5, 4, 3, 2):
             word = text[tail - size : tail] if tail - size >= least else ""
+            if tail < at and is_common(text[at - 2 : at]):
+                continue  # 大城市: no city of 大城
             if word and (word in proper.places or word in more):
                 return at - tail + size
     return 0
