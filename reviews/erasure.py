@@ -12,7 +12,8 @@ in. A chat: all of it. Choices, ratings and sides stay, so the statistics do not
 The rows of the log are not touched: for each text its sha256 goes into the table `erasures`, and one
 row of the log seals them, so `audit.verify` still holds and still finds a text that was changed in any
 other way. The pages are overwritten (secure_delete, VACUUM) and the -wal is emptied. Not reached:
-backups and exports made before; the backups beside the record are named.
+backups and exports made before, and reasons of reports older than schema 7, which stand in the log
+itself; the backups beside the record are named.
 """
 
 from __future__ import annotations
