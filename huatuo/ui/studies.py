@@ -225,13 +225,14 @@ class _Handlers:
         return self._ask("close", name, why, request)
 
     def confirm(self, wished: Any, request: gr.Request) -> list[Any]:
-        """Does what was asked, unless another person filed the protocol anew meanwhile."""
+        """Does what was asked, unless another person changed protocol or pairs meanwhile."""
         actor = self._researcher(request)
         if not wished:
             return [gr.skip()] * 5
-        action, name, sha256, why = wished
+        action, name, shown, why = wished
         found = self.store.study(name)
-        if found is None or found.sha256 != sha256:
+        seen = self._shown(found) if found else ("", 0)
+        if seen[0] != shown[0] or (action == "freeze" and seen != tuple(shown)):
             frame.ask_first(self.desk.say("changed_meanwhile"), self.language)
         elif action == "freeze":
             self.store.freeze_study(name, actor)
@@ -280,6 +281,11 @@ class _Handlers:
             self.desk.detail(study) if study else "",
         ]
 
+    def _shown(self, study: Study) -> tuple[str, int]:
+        """What a freeze is about: the protocol's hash, and how many pairs there are."""
+        counted = {one.name: one.pairs for one in self.store.studies()}
+        return study.sha256, counted.get(study.name, 0)
+
     def _ask(self, action: str, name: str | None, why: str, request: gr.Request) -> list[Any]:
         self._researcher(request)
         study = self.store.study(name) if name else None
@@ -293,9 +299,10 @@ class _Handlers:
         if study is None or missing:
             frame.ask_first(self.desk.say(missing), self.language)
             return [gr.skip()] * 3
-        facts = {"name": study.name, "hash": study.sha256, "reason": why.strip()}
+        hashed, pairs = shown = self._shown(study)
+        facts = {"name": study.name, "hash": hashed, "pairs": pairs, "reason": why.strip()}
         block = conversation.block(f"<p>{self.desk.say(f'sure_{action}', **facts)}</p>", "sure")
-        return [gr.update(visible=True), (action, study.name, study.sha256, why), block]
+        return [gr.update(visible=True), (action, study.name, shown, why), block]
 
 
 def _pairs(facts: Sequence[tuple[str, str]]) -> str:

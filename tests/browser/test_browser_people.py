@@ -218,7 +218,7 @@ def test_a_researcher_imports_files_freezes_and_closes_a_study(
         return words
 
     good = "".join(json.dumps({"id": f"q{n}", **pair}) + "\n" for n in range(4))
-    assert "pairs.jsonl: line 5: this is not JSON" in send(good + "{broken")
+    assert "pairs.jsonl：第 5 行：不是有效的 JSON" in send(good + "{broken")
     assert "新增 4 题" in send(good)
     page.fill("#study-name input, #study-name textarea", name)
     page.fill("#study-until input, #study-until textarea", "tomorrow")
@@ -236,6 +236,13 @@ def test_a_researcher_imports_files_freezes_and_closes_a_study(
     expect(detail).to_contain_text("草案")
     expect(detail.locator("tr", has_text="0 / 3")).to_contain_text("4")
     page.click("#freeze")
+    expect(page.locator("#warning .sure")).to_contain_text("已有的 4 道题目")
+    tab.app.import_pairs(name, [{"id": "late", **pair}])  # by a colleague, while this page asks
+    page.click("#confirm")
+    expect(page.locator(".toast-body").last).to_contain_text("刚被别人改过")
+    expect(detail).to_contain_text("草案")
+    page.click("#freeze")
+    expect(page.locator("#warning .sure")).to_contain_text("已有的 5 道题目")
     expect(page.locator("#warning .sure")).to_contain_text("不能再修改")
     page.click("#confirm")
     expect(detail).to_contain_text("已冻结")

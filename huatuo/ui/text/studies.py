@@ -31,8 +31,8 @@ WORDS: Words = {
     "studies.confirm": {"zh": "确认", "en": "Confirm"},
     "studies.cancel": {"zh": "取消", "en": "Cancel"},
     "studies.sure_freeze": {
-        "zh": "将冻结“{name}”的方案（{hash}）和已有的题目。冻结后不能再修改，也不能再添加题目，只能另立新名称；时间和两项校验值写入审计记录，可作为预注册。",
-        "en": "The protocol of “{name}” ({hash}) and its pairs will be frozen. Neither can be changed or added to afterwards, only filed under another name; time and both hashes go into the audit record and can serve as pre-registration.",
+        "zh": "将冻结“{name}”的方案（{hash}）和已有的 {pairs} 道题目。冻结后不能再修改，也不能再添加题目，只能另立新名称；时间和两项校验值写入审计记录，可作为预注册。",
+        "en": "The protocol of “{name}” ({hash}) and its {pairs} pairs will be frozen. Neither can be changed or added to afterwards, only filed under another name; time and both hashes go into the audit record and can serve as pre-registration.",
     },
     "studies.sure_close": {
         "zh": "将结束“{name}”：不再接受投票，已投的票保留并计入结果，不能重新开放。理由：{reason}",
@@ -44,8 +44,8 @@ WORDS: Words = {
     },
     "studies.done_close": {"zh": "“{name}”已结束。", "en": "“{name}” is closed."},
     "studies.changed_meanwhile": {
-        "zh": "方案刚被别人改过，没有做任何事；请看过新的方案再决定。",
-        "en": "Somebody has just changed the protocol and nothing was done; please look at the new one first.",
+        "zh": "方案或题目刚被别人改过，没有做任何事；请看过之后再决定。",
+        "en": "Somebody has just changed the protocol or its pairs and nothing was done; please look again first.",
     },
     "studies.filed_at": {"zh": "提交于", "en": "Filed"},
     "studies.frozen_at": {"zh": "冻结于", "en": "Frozen"},
