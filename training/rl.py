@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import DistributedType
+from accelerate import Accelerator, DistributedType
 from pydantic import Field
 from tqdm import tqdm
 
 from huatuo.errors import ConfigError, FrozenMoved, HuatuoError, NoData
 from huatuo.models import branch as branches
 from huatuo.models.checkpoint import sha256_of
-from huatuo.models.trunk import Load, load_trunk
+from huatuo.models.layout import shapes_of
+from huatuo.models.trunk import Load, Trunk, load_trunk
 from huatuo.toml import ROOT, InsidePath, Settings, Texts, read_toml
 from training import objectives, states
 from training.cases import read_cases
@@ -33,6 +34,7 @@ from training.objectives import KlControl, LengthLeash
 from training.reward_module import open_accelerator
 from training.rl_report import write_report
 from training.rl_step import Run, summed, take_step
+from training.rollout_server import RolloutServer, ServerConfig
 from training.zero import Engine
 
 
@@ -87,6 +89,9 @@ class RlConfig(Settings):
     max_new_tokens: int = Field(default=512, ge=8)
     context_tokens: int = Field(default=1024, ge=64)
     capture: bool = Field(default=True, description="keep the states caught while generating")
+    rollout_server: ServerConfig | None = Field(
+        default=None, description="a vLLM server that answers instead; capture has no effect then"
+    )
     save_steps: int = Field(default=10, ge=1)
     seed: int = 42
 
@@ -111,6 +116,7 @@ def start(config: RlConfig) -> Run:
     trunk, tokenizer = load_trunk(
         ROOT / config.parent, config.blocks, config.load, str(accelerator.device)
     )
+    server = _server(config, accelerator, trunk, tokenizer, cases[0].question)
     ensemble = RewardEnsemble.load(ROOT / config.reward, trunk, ROOT / config.parent)
     if config.prompts_per_step % accelerator.num_processes:
         raise ConfigError(
@@ -153,8 +159,28 @@ def start(config: RlConfig) -> Run:
     return Run(
         config, trunk, tokenizer, ensemble, learner, value, cases,
         KlControl(config.kl, config.kl_target), LengthLeash(config.length_leash), accelerator, inputs, trunk.digest(),
-        engine,
+        engine, server,
     )  # fmt: skip
+
+
+def _server(
+    config: RlConfig, accelerator: Accelerator, trunk: Trunk, tokenizer: Any, probe: str
+) -> RolloutServer | None:
+    """The connection to the server that answers, checked; None where we answer ourselves."""
+    if config.rollout_server is None:
+        return None
+    server = RolloutServer(
+        config.rollout_server,
+        ROOT / config.rollout_server.weights / config.name,
+        shapes_of(ROOT / config.parent),
+        config.blocks,
+        len(trunk.vocabulary),
+        process=accelerator.process_index,
+        world=accelerator.num_processes,
+        reduce=lambda number: summed(accelerator, number),
+    )
+    server.check(tokenizer, probe, config.context_tokens, config.temperature)
+    return server
 
 
 def _optimizer(config: RlConfig, groups: list[dict[str, Any]]) -> Any:

@@ -28,6 +28,7 @@ CURVES = {
     "unwarned": "emergencies answered without a warning",
     "repeated": "share of repeated text",
     "spread": "disagreement of the reward models",
+    "sampling_gap_mean": "log-probabilities, the server's against ours, mean difference",
 }
 SAMPLES = 8
 DECIDED = 0.1

@@ -22,6 +22,7 @@ from training.ensemble import RewardEnsemble
 from training.learner import Learner, Tokens, owners
 from training.objectives import KlControl, LengthLeash
 from training.rollout import Drawing, Rollouts, recomputed, sample
+from training.rollout_server import RolloutServer, packed
 from training.rubric import RubricJudge, urges
 from training.zero import Engine
 
@@ -49,6 +50,8 @@ class Run:
     """Of the frozen tensors' bytes at the start; the end must find the same."""
     engine: Engine | None = None
     """Under DeepSpeed, what holds policy and value."""
+    server: RolloutServer | None = None
+    """What answers instead of our own generation."""
     step: int = 0
     within: dict[str, Tensor] | None = None
     """The policy as it was when its KL was last measured within the budget."""
@@ -59,7 +62,7 @@ class Run:
 
 
 def take_step(run: Run) -> dict[str, float]:
-    """One step; returns its figures by name. Raises NotFinite naming step and cases, FrozenMoved."""
+    """One step; returns its figures by name. Raises NotFinite naming step and cases, FrozenMoved; RolloutServer's errors."""
     config, marks = run.config, [time.monotonic()]
     cases = draw(run)
     rollouts = generate(run, cases)
@@ -72,17 +75,10 @@ def take_step(run: Run) -> dict[str, float]:
     marks.append(time.monotonic())
     texts = texts_of(run, rollouts)
     silent = unwarned(run, cases, texts)
-    figures = _figures(
-        run,
-        cases,
-        texts,
-        silent,
-        rollouts,
-        scores,
-        spread,
-        kl,
-        old - rollouts.sampled[:, 1:][rollouts.answer[:, 1:]],
-    )
+    gap = old - rollouts.sampled[:, 1:][rollouts.answer[:, 1:]]
+    figures = _figures(run, cases, texts, silent, rollouts, scores, spread, kl, gap)
+    if run.server is not None:
+        figures |= run.server.compared(gap, run.step + 1)
     if run.length.wanted == 0:
         run.length.wanted = figures["length"]
     shaped = guarded(run, rollouts, scores, silent)
@@ -172,6 +168,11 @@ def generate(run: Run, cases: Sequence[Case]) -> Rollouts:
     generator = torch.Generator(run.trunk.device)
     generator.manual_seed(hash((config.seed, run.step, run.accelerator.process_index)) % 2**63)
     with run.whole():
+        if run.server is not None:
+            run.server.update(run.trunk.branch_tensors(run.trunk.policy), run.step + 1)
+            seed = f"{config.seed}/{run.step}"
+            answers = run.server.answers(prompts, config.samples, how, seed)
+            return packed(run.trunk, prompts, answers, how.pad, config.micro_batch)
         rollouts = sample(run.trunk, prompts, config.samples, how, generator)
         return rollouts if config.capture else recomputed(run.trunk, rollouts)
 

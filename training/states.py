@@ -13,8 +13,8 @@ from huatuo.errors import CheckpointError, Damaged, Mismatch
 if TYPE_CHECKING:
     from training.rl_step import Run
 
-FREE_KEYS = frozenset(["steps", "save_steps", "threads", "work", "out"])
-"""Settings that may differ when a run goes on."""
+FREE_KEYS = frozenset(["steps", "save_steps", "threads", "work", "out", "rollout_server"])
+"""Settings that may differ when a run goes on. Of a server only that there is one counts."""
 
 PLAIN = "no DeepSpeed"
 
@@ -117,6 +117,7 @@ def _read(file: Path, device: torch.device) -> Any:
 
 def _made_of(run: "Run") -> str:
     """Settings and inputs that a run must not change on its way, as text."""
-    return run.config.model_dump_json(exclude=set(FREE_KEYS)) + json.dumps(
+    made_of = run.config.model_dump_json(exclude=set(FREE_KEYS)) + json.dumps(
         run.inputs, sort_keys=True
     )
+    return made_of if run.server is None else f"{made_of} answered by a server"
