@@ -3,7 +3,8 @@
 The first words are the case's own, so two assistants begin with the same context; a patient's seeds depend on the case
 and the turn, so both meet the same patient. Every turn of the patient is looked at once more before the assistant hears
 it. A failed, empty or cut answer, or a patient with nothing left to say, ends the consultation as unfinished: it is
-never filed, voted on or scored. `Journal` keeps the finished ones, one JSON line each, so that none is played twice.
+never filed, voted on or scored. `Journal` keeps the finished ones, one JSON line each, so that none is played twice,
+and every exchange of one that is under way, so that after a stop it goes on where it stood and no answer is paid twice.
 """
 
 import asyncio
@@ -33,6 +34,9 @@ SEEN = 0.6
 """Share of a fact's pairs of characters that the patient has said, from which the fact counts as told."""
 
 
+Ending = Literal["complete", "begun", "assistant", "patient"]
+
+
 @dataclass(frozen=True)
 class Exchange:
     """What the patient said and what the assistant answered. seconds: of the answer."""
@@ -44,7 +48,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Consultation:
-    """One consultation. finish: 'complete', or who failed; problem: why.
+    """One consultation. finish: 'complete', 'begun' (under way, in a journal only), or who failed; problem: why.
 
     told: numbers of the case's facts that came out; guards: how often each guard of the patient acted; red_flags: keys
     of huatuo/safety.toml in the patient's words, by turn from 1; key: of what it was played with.
@@ -54,7 +58,7 @@ class Consultation:
     patient: str
     assistant: str
     turns: tuple[Exchange, ...]
-    finish: Literal["complete", "assistant", "patient"]
+    finish: Ending
     problem: str = ""
     told: tuple[int, ...] = ()
     guards: Mapping[str, int] = field(default_factory=dict)
@@ -104,21 +108,32 @@ def key_of(
 
 
 async def play(
-    case: PatientCase, patient: Patient, assistant: Engine, setting: Setting, *, key: str = ""
+    case: PatientCase,
+    patient: Patient,
+    assistant: Engine,
+    setting: Setting,
+    *,
+    key: str = "",
+    begun: Consultation | None = None,
+    keep: Callable[[Consultation], None] = lambda _: None,
 ) -> Consultation:
-    """Plays the case to its end: `setting.turns` exchanges, unless one of the two fails. Raises no EngineError."""
-    said: list[Message] = []
-    turns: list[Exchange] = []
-    guards: Counter[str] = Counter()
+    """Plays the case to its end: `setting.turns` exchanges, unless one of the two fails. Raises no EngineError.
 
-    def ended(finish: Literal["complete", "assistant", "patient"], why: str = "") -> Consultation:
+    begun: the same consultation as far as it was played before; it goes on from there. keep: told of every exchange
+    that is not the last.
+    """
+    said: list[Message] = list(begun.conversation) if begun else []
+    turns: list[Exchange] = list(begun.turns) if begun else []
+    guards: Counter[str] = Counter(begun.guards if begun else ())
+
+    def ended(finish: Ending, why: str = "") -> Consultation:
         spoken = [turn.patient for turn in turns]
         return Consultation(
             case.id, patient.kind, assistant.name, tuple(turns), finish, why,
             told_of(case, spoken), dict(guards), red_flags_of(case, spoken), key,
         )  # fmt: skip
 
-    for number in range(1, setting.turns + 1):
+    for number in range(len(turns) + 1, setting.turns + 1):
         words, problem = case.opener, ""
         if said:
             seed = seed_of(setting.seed, case.id, patient.kind, number)
@@ -142,6 +157,8 @@ async def play(
             return ended("assistant", f"{type(error).__name__}: {error}")
         said.append(Message("assistant", answer))
         turns.append(Exchange(words, answer, round(time.monotonic() - started, 3)))
+        if number < setting.turns:
+            keep(ended("begun"))
     return ended("complete")
 
 
@@ -206,7 +223,7 @@ async def play_all(
     """Plays what the journal does not hold yet, `at_once` at a time; all consultations by key, the unfinished too."""
     found = {job.key: journal.done[job.key] for job in jobs if job.key in journal.done}
     todo = {job.key: job for job in jobs if job.key not in found}
-    async for consultation in _played(list(todo.values()), setting, at_once):
+    async for consultation in _played(list(todo.values()), setting, journal, at_once):
         found[consultation.key] = consultation
         if consultation.is_finished:
             journal.add(consultation)
@@ -215,13 +232,17 @@ async def play_all(
 
 
 async def _played(
-    jobs: Sequence[Job], setting: Setting, at_once: int
+    jobs: Sequence[Job], setting: Setting, journal: "Journal", at_once: int
 ) -> AsyncIterator[Consultation]:
     gate = asyncio.Semaphore(at_once)
 
     async def one(job: Job) -> Consultation:
+        begun = journal.begun.get(job.key)
         async with gate:
-            return await play(job.case, job.patient, job.assistant, setting, key=job.key)
+            return await play(
+                job.case, job.patient, job.assistant, setting,
+                key=job.key, begun=begun, keep=journal.note,
+            )  # fmt: skip
 
     tasks = [asyncio.create_task(one(job)) for job in jobs]
     try:
@@ -233,12 +254,17 @@ async def _played(
 
 
 class Journal:
-    """The finished consultations of a file, by key. A line that a kill tore is dropped, and played again."""
+    """The consultations of a file by key: done, and begun as far as they were played.
+
+    A line that a kill tore is dropped, and its exchange played again.
+    """
 
     def __init__(self, path: Path) -> None:
         """Reads the file, if it is there. Raises BadCases naming file and line for damage before the last line."""
         self.path = path
-        self.done = {c.key: c for c in read_consultations(path)} if path.exists() else {}
+        rows = _all(path) if path.exists() else []
+        self.done = {row.key: row for row in rows if row.is_finished}
+        self.begun = {row.key: row for row in rows if row.key not in self.done}
         if path.exists():
             whole = path.read_bytes()
             if not whole.endswith(b"\n"):  # else the next line would be glued to the torn one
@@ -248,18 +274,33 @@ class Journal:
         """Appends a finished consultation, on the disk when this returns. Raises ValueError for an unfinished one."""
         if not consultation.is_finished:
             raise ValueError("an unfinished consultation is not kept")
+        self._append(consultation)
+        self.done[consultation.key] = consultation
+        self.begun.pop(consultation.key, None)
+
+    def note(self, consultation: Consultation) -> None:
+        """Appends one that is under way, on the disk when this returns; the last of a key counts."""
+        self._append(consultation)
+        self.begun[consultation.key] = consultation
+
+    def _append(self, consultation: Consultation) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(consultation), ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self.done[consultation.key] = consultation
 
 
 def read_consultations(path: Path) -> list[Consultation]:
-    """The consultations of a journal; an end without a line break is dropped. Raises BadCases naming file and line."""
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return list(_read(lines, path))
+    """The finished consultations of a journal; an end without a line break is dropped.
+
+    Raises BadCases naming file and line.
+    """
+    return [row for row in _all(path) if row.is_finished]
+
+
+def _all(path: Path) -> list[Consultation]:
+    return list(_read(path.read_bytes().split(b"\n")[:-1], path))
 
 
 def _read(lines: Iterable[bytes], path: Path) -> Iterable[Consultation]:

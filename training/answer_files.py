@@ -142,7 +142,7 @@ def _references(row: dict[str, Any], place: str) -> tuple[str, ...]:
         return ()
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
-        raise BadData(f"{place}: references: a list of texts is expected")
+        raise BadData(f"{place}: references: a list of one or more texts is expected")
     return tuple(texts)
 
 

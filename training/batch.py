@@ -1,9 +1,10 @@
 """large runs of the judge through the OpenAI Batch API: half the price, within a day, the same kept replies.
 
     python -m training.batch configs/judge.toml --answers A.jsonl B.jsonl [--no-wait] [--batch ID]
+    python -m training.huatuo_judge JUDGE.toml A.json B.json --in-batches [--no-wait] [--batch ID]
     python -m training.rubric_grading configs/rubric_grading.toml ... --in-batches [--no-wait] [--batch ID]
 
-Asks what training.judge (or rubric_grading) would ask and keeps the replies where it looks for them; when all are there,
+Asks what training.judge (or the other two) would ask and keeps the replies where it looks for them; when all are there,
 the verdicts are written as by it. Each batch is noted under the cache (batches/) before it is made, and carries the
 hash of its requests: a run that was killed at any point, or told --no-wait, goes on with the same batches and pays for
 none twice. What a batch that expired, failed in part or was cancelled did answer is kept; the rest makes the next one,
@@ -63,10 +64,11 @@ class Note:
 
 
 class Batches:
-    """The batches of one judging model. Raises what Endpoint raises."""
+    """The batches of one judging model. share: of the price that a reply costs here. Raises what Endpoint raises."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, share: float = 1.0) -> None:
         self.endpoint = endpoint
+        self._share = share
         self.folder = endpoint.cache / "batches" / endpoint.place
 
     def notes(self) -> list[Note]:
@@ -165,7 +167,7 @@ class Batches:
         except (ValueError, TypeError, KeyError, AttributeError):
             counts["broke off or damaged"] += 1
             return
-        self.endpoint.keep(question, said, usage)
+        self.endpoint.keep(question, said, usage, self._share)
         del asked[row["custom_id"]]
         counts["answered"] += 1
         if usage:
@@ -276,14 +278,15 @@ def through_batches(
     endpoint: Endpoint,
     missing: Callable[[], list[Question]],
     allow: Callable[[list[Question]], bool],
+    share: float,
     given: argparse.Namespace,
 ) -> int | None:
     """Asks in batches what has no reply yet; None once nothing is missing, else the exit status (see the module).
 
     missing: the questions without a readable reply. allow: says what they cost, raises if that is too dear, False to
-    stop there. given: the flags of add_batch_flags. Raises NoData for questions that no batch answers, CapReached.
+    stop there. share: batch_price. given: the flags of add_batch_flags. Raises NoData for questions that no batch answers, CapReached.
     """
-    batches, wait_s = Batches(endpoint), None if given.no_wait else given.every_s
+    batches, wait_s = Batches(endpoint, share), None if given.no_wait else given.every_s
     for id in given.batch:
         batches.adopt(id)
     if not collect(batches, wait_s):
@@ -328,7 +331,7 @@ def allowed(
         return False
     if left:
         confirm(endpoint, above, cheaper, yes=given.yes)
-        _refuse_beyond_caps(endpoint, left, share)
+        refuse_beyond_caps(endpoint, left, share)
     return True
 
 
@@ -358,7 +361,7 @@ def _run(judge: Judge, pairs: Sequence[Pair], given: argparse.Namespace) -> int:
     def missing() -> list[Question]:
         return [question for question, _ in judge.missing(pairs)]
 
-    status = through_batches(judge.endpoint, missing, allow, given)
+    status = through_batches(judge.endpoint, missing, allow, judge.config.batch_price, given)
     if status is not None:
         return status
     rows, stopped = run(judge, pairs)
@@ -370,7 +373,7 @@ def _under_way() -> int:
     return 4
 
 
-def _refuse_beyond_caps(endpoint: Endpoint, left: Sequence[Question], share: float) -> None:
+def refuse_beyond_caps(endpoint: Endpoint, left: Sequence[Question], share: float) -> None:
     """Raises CapReached for a batch that could pass a cap: it cannot be stopped on its way."""
     limits = endpoint.purse.limits
     sizes = [endpoint.size(question) for question in left]

@@ -45,6 +45,7 @@ from reviews.errors import RecordError
 from reviews.records import LIVE_STUDY, Case, ImportReport, PreparedPair, PreparedTurn
 from reviews.store import Store
 from reviews.studies import check_name
+from training.rows import write_text
 from training.study import plan
 
 RULE = "rule"
@@ -227,11 +228,7 @@ def write_pairs(pairs: Sequence[PreparedPair], out: Path) -> None:
                 "settings_b": pair.settings_b,
             }
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_suffix(".tmp")
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(out)
+    write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def file_pairs(pairs: Sequence[PreparedPair], study: str, data: Path) -> ImportReport:
@@ -288,7 +285,7 @@ def read_flags(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """The command line: 0 done; 2 an error, one line on stderr; 130 interrupted, what was played is kept."""
     parser = parser_of("python -m training.consult", "File simulated consultations in a study.")
     parser.add_argument("--study", required=True, metavar="NAME")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the pairs here")
@@ -310,9 +307,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.out:
             write_pairs(pairs, options.out)
         report = file_pairs(pairs, options.study, options.data)
-    except (HuatuoError, RecordError) as error:
+    except (HuatuoError, RecordError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     for line in lines(cases, played, report):
         print(line)
     return 0

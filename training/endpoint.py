@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +28,8 @@ from huatuo.config import is_safe_url
 from huatuo.errors import Busy, ConfigError, EngineError, Refused, Truncated, Unavailable
 from huatuo.privacy import mask
 from huatuo.toml import Settings
-from training.spending import REPLY_TOKENS, Limits, Purse, count_tokens
+from training.rows import write_text
+from training.spending import REPLY_TOKENS, Bill, Estimate, Limits, Paid, Purse, count_tokens
 
 TRIES = 3
 WAIT_S = 0.5
@@ -91,7 +92,9 @@ class EndpointConfig(Settings):
 
 
 class Endpoint:
-    """The connection to one model, for several threads at once. purse: what this run has spent.
+    """The connection to one model, for several threads at once.
+
+    purse: what this run has spent; bill: of all replies that answer() gave, those of earlier runs too.
 
     Raises ConfigError for an unsafe address, a missing key, or a cap on cost without prices.
     """
@@ -116,6 +119,7 @@ class Endpoint:
                 config.price_out,
             )
         )
+        self.bill = Bill(self.purse.limits)
         self.cache = cache if cache is not None else Path(config.cache)
         self._config = config
         self._masked = lru_cache(maxsize=10_000)(
@@ -175,8 +179,11 @@ class Endpoint:
         for answers that break off or that `parse` cannot read, or CapReached, a ConfigError.
         """
         with self._turns[self.key(question)]:  # the same question at the same time is asked once
-            said = self.kept(question, parse)
-            return self._asked(question, parse, tries) if said is None else parse(said)
+            kept = _read_kept(self._file(question), question.prompt, parse)
+            if kept is None:
+                return self._asked(question, parse, tries)
+            self._put_on_bill(question, kept.get("usage"), kept.get("share", 1.0))
+            return parse(kept["said"])
 
     def _asked(self, question: Question, parse: Callable[[str], Parsed], tries: int) -> Parsed:
         attempt, doubted = 1, False
@@ -199,15 +206,19 @@ class Endpoint:
                 attempt += 1
                 continue
             self.keep(question, said, usage)
+            self._put_on_bill(question, usage)
             return parsed
+
+    def _put_on_bill(self, question: Question, usage: Any, share: float = 1.0) -> None:
+        """usage: as keep() takes it, or as it was read back."""
+        guessed = not usage
+        sent, received = usage or self.size(question)
+        self.bill.add(self.key(question), Paid(sent, received, guessed, share))
 
     def kept(self, question: Question, parse: Callable[[str], object] = str) -> str | None:
         """The readable answer to this draw of the prompt that lies on disk, or None."""
-        return _read_kept(self._file(question), question.prompt, parse)
-
-    def has_kept(self, prompt: str, number: int = 0) -> bool:
-        """Whether an answer to this draw of the prompt, asked without a temperature, lies on disk."""
-        return self.kept(Question(prompt, number)) is not None
+        kept = _read_kept(self._file(question), question.prompt, parse)
+        return None if kept is None else str(kept["said"])
 
     def key(self, question: Question) -> str:
         """What an answer is kept under: SHA-256 of server, model, temperature, prompt and number.
@@ -218,14 +229,17 @@ class Endpoint:
         text = json.dumps(asked, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def keep(self, question: Question, said: str, usage: tuple[float, float] | None) -> None:
-        """Write an answer to disk, whole or not at all."""
-        file = self._file(question)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    def keep(
+        self,
+        question: Question,
+        said: str,
+        usage: tuple[float, float] | None,
+        share: float = 1.0,
+    ) -> None:
+        """Write an answer to disk, whole or not at all. share: of the price, below 1 for one that came in a batch."""
         row = {"model": self._config.model, "prompt": question.prompt, "said": said, "usage": usage}
-        temporary.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
-        temporary.replace(file)
+        row |= {"share": share} if share != 1 else {}
+        write_text(self._file(question), json.dumps(row, ensure_ascii=False))
 
     def body(self, question: Question, *, with_schema: bool = True) -> dict[str, Any]:
         """The request, as the protocol has it."""
@@ -254,7 +268,8 @@ class Endpoint:
         if not choices or choices[0].finish_reason != "stop":
             raise ValueError("the judge did not finish")
         self._check_model(str(getattr(answer, "model", None) or ""))
-        return choices[0].message.content or "", usage_of(answer)
+        said = choices[0].message.content or ""
+        return said.encode("utf-8", "replace").decode("utf-8"), usage_of(answer)
 
     def size(self, question: Question) -> tuple[float, float]:
         """(tokens sent, tokens received at most) as expected before the call."""
@@ -263,6 +278,19 @@ class Endpoint:
         if question.schema is not None:
             sent += count_tokens(json.dumps(question.schema), config.model)
         return sent, float(config.max_tokens or REPLY_TOKENS)
+
+    def estimate(
+        self, missing: Iterable[tuple[Question, int]], reply_tokens: float = REPLY_TOKENS
+    ) -> Estimate:
+        """What asking (question, tries left at most) takes; reply_tokens: the length of a reply, roughly."""
+        calls, at_most, sent, received = 0, 0, 0.0, 0.0
+        for question, tries in missing:
+            size = self.size(question)
+            calls, at_most = calls + 1, at_most + tries
+            sent, received = sent + size[0], received + min(size[1], reply_tokens)
+        limits = self.purse.limits
+        cost = limits.cost(sent, received) if limits.is_priced else None
+        return Estimate(calls, at_most, round(sent), round(received), cost)
 
     def _file(self, question: Question) -> Path:
         digest = self.key(question)
@@ -347,11 +375,13 @@ def _wait_s(error: Exception, attempt: int) -> float | None:
     return float(WAIT_S * 2 ** (attempt - 1) * random.uniform(0.75, 1.0))
 
 
-def _read_kept(file: Path, prompt: str, parse: Callable[[str], object]) -> str | None:
+def _read_kept(file: Path, prompt: str, parse: Callable[[str], object]) -> Mapping[str, Any] | None:
     """What was answered to the same prompt before; a file that cannot be read counts as none."""
     try:
-        row = json.loads(file.read_text(encoding="utf-8"))
+        row: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         parse(row["said"])
-        return str(row["said"]) if row["prompt"] == prompt else None
+        sent, received = row.get("usage") or (0, 0)
+        sound = row["prompt"] == prompt and min(sent, received) >= 0 < row.get("share", 1)
+        return row if sound else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

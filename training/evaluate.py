@@ -10,7 +10,6 @@ report.json; the same inputs give the same bytes, also after a kill at any point
 
 import argparse
 import json
-import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -30,9 +29,10 @@ from training.gate import GateConfig
 from training.generate import FOLDER, Answers, How, answers
 from training.overlap import Tokens
 from training.questions import BenchmarkConfig, Questions, read
+from training.rows import write_text
 from training.scores import Average, Convention
 from training.significance import RESAMPLES
-from training.yardsticks import Yardstick, agreement, of_metric
+from training.yardsticks import Yardstick, agreement, named, of_metric
 
 FORMAT = 1
 """Of report.json: raised when a key changes its meaning."""
@@ -118,10 +118,14 @@ def evaluate(config: EvaluateConfig, *, retry: bool = False, yes: bool = False) 
         gate.check_config(config.gate, head, earlier)
     if config.judge and config.judge_config:
         raise ConfigError("judge and judge_config: give files of verdicts or a judge, not both")
-    judged, asked = opinions.judged(config.judge, models), None
+    places: dict[str, list[str]] = {}
+    for questions in benchmarks:
+        for item in questions.items:
+            places.setdefault(item.id, []).append(questions.name)
+    judged, asked = opinions.judged(config.judge, models, places), None
     if config.judge_config:
         asked = opinions.judge_settings(config.judge_config)
-    voted = opinions.voted(config.votes, config.study, models)
+    voted = opinions.voted(config.votes, config.study, models, places)
     told = opinions.consulted(config.multiturn)
     # All that can be wrong by then is; what follows may take days.
     how = How(
@@ -151,7 +155,8 @@ def evaluate(config: EvaluateConfig, *, retry: bool = False, yes: bool = False) 
         report, benchmarks, found, measured, judged.rows, config.examples
     )
     page = evaluate_report.page(report, samples)
-    _write(out / "report.json", json.dumps(report, ensure_ascii=False, indent=1, sort_keys=True) + "\n")  # fmt: skip
+    text = json.dumps(report, ensure_ascii=False, indent=1, sort_keys=True)
+    write_text(out / "report.json", text + "\n")
     page.save(out / "report.html")
     return report
 
@@ -234,24 +239,18 @@ def _metric_sticks(
         for metric in SHOWN_METRICS:
             scores = {m: v[metric]["value"] for m, v in figures["scores"].items()}
             if len(scores) > 1 and None not in scores.values():
-                each = measured[name].each if metric == "rouge-l" else None
+                each = _each(name, measured[name]) if metric == "rouge-l" else None
                 sticks.append(of_metric(f"{metric}, {name}", metric, scores, figures["differences"], each))  # fmt: skip
     for name, figures in report["choice"].items():
         scores = {m: v["accuracy"] for m, v in figures["models"].items() if v["accuracy"] is not None}  # fmt: skip
         if len(scores) > 1:
-            sticks.append(of_metric(f"accuracy, {name}", "accuracy", scores, figures["differences"], measured[name].each))  # fmt: skip
+            sticks.append(of_metric(f"accuracy, {name}", "accuracy", scores, figures["differences"], _each(name, measured[name])))  # fmt: skip
     return sticks
 
 
-def _write(path: Path, text: str) -> None:
-    """The file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _each(benchmark: str, found: measures.Measured) -> dict[str, dict[str, float]]:
+    """By model, the score of each question, named as among all benchmarks."""
+    return {m: {named(benchmark, id): v for id, v in by.items()} for m, by in found.each.items()}
 
 
 def read_config(path: Path, given: argparse.Namespace) -> EvaluateConfig:

@@ -27,7 +27,7 @@ _NOTE = (
 _FIRST = {"ratio": "intent or department", "wins": "comparison"}
 """Heading of a published table's first column, if not `model`."""
 _BOARD_NOTES = {
-    "few_raters": "Few raters: intervals are clustered by case.",
+    "few_raters": "Few raters: cases are drawn, and not the raters.",
     "one_cluster": "One case or rater only: the intervals say little.",
     "separated": "A model never lost a vote: its score is held finite by a weak prior.",
     "not_comparable": "Not all models are joined by votes: those are not ranked together.",
@@ -139,6 +139,17 @@ def _judge(page: Page, report: Report) -> None:
         caption="A tie is half a point. Ratio: the second's mean score over the first's, as in the paper's radar figures. "
         "If equally long: logistic regression on the difference in length (length-controlled AlpacaEval).",
     )  # fmt: skip
+    apart = [pair for pair in found["pairs"] if len(pair["by_benchmark"]) > 1]
+    if apart:
+        page.table(
+            [
+                {**({"judge": pair["judge"]} if several else {}), "pair": f"{pair['model_a']} against {pair['model_b']}",
+                 "benchmark": name, "win": one["win"], "tie": one["tie"], "loss": one["loss"],
+                 "share of the first": _share(one["share"])}
+                for pair in apart for name, one in pair["by_benchmark"].items()
+            ],
+            caption="The same verdicts by benchmark.",
+        )  # fmt: skip
     drawn: dict[str, dict[str, Value]] = {}
     for pair in found["pairs"]:
         if pair["judged"]:
@@ -209,7 +220,7 @@ def _consultations(page: Page, found: Mapping[str, Any]) -> None:
     }
     drawn = {name: values for name, values in drawn.items() if values}
     if drawn:
-        page.figure(bars(drawn, label="95 % Wilson intervals"), "Consultations.")
+        page.figure(bars(drawn, label="95 % Wilson intervals"), "Share of consultations, by model.")
 
 
 def _mean(found: Mapping[str, Any]) -> str:

@@ -26,20 +26,22 @@ _NEUTRAL = {"top_k": 0, "repetition_penalty": 1.0, "num_beams": 1}
 def compared(page: Page, report: Report) -> None:
     """The models, the questions with their licences, and what became of the answers."""
     page.heading("What was compared")
+    rows = [
+        {
+            "model": name,
+            "title": about["title"] if about["title"] != name else "",
+            "weights": about["weights"],
+            "settings": ", ".join(
+                f"{k} {v}" for k, v in about["settings"].items() if _NEUTRAL.get(k) != v
+            ),
+            "licence": about["licence"],
+            "in a study": about["study_use"],
+        }
+        for name, about in report["models"].items()
+    ]
     page.table(
-        [
-            {
-                "model": name,
-                "title": about["title"] if about["title"] != name else "",
-                "weights": about["weights"],
-                "settings": ", ".join(
-                    f"{k} {v}" for k, v in about["settings"].items() if _NEUTRAL.get(k) != v
-                ),
-                "licence": about["licence"],
-                "in a study": about["study_use"],
-            }
-            for name, about in report["models"].items()
-        ],
+        rows,
+        [key for key in rows[0] if any(row[key] for row in rows)],
         caption="Weights by the first 12 digits of their sha256; settings are those that change an answer of the model.",
     )
     page.table(
@@ -287,7 +289,8 @@ def examples(
             continue
         for other in others:
             said = found[questions.name]
-            gaps = _gaps(ours, other, measured[questions.name].each, verdicts)
+            own = [row for row in verdicts if row.get("benchmark") == questions.name]
+            gaps = _gaps(ours, other, measured[questions.name].each, own)
             items = {i.id: i for i in questions.items if all(said[m].by[i.id].is_answer for m in (ours, other))}  # fmt: skip
             ranked = sorted((gap, id) for id, gap in gaps.items() if id in items and gap[0])
             losses, wins = ranked[:most], ranked[::-1][:most]
@@ -324,7 +327,7 @@ def _sample(
     item: Any, gap: tuple[float, str], ours: str, other: str, said: Mapping[str, Answers]
 ) -> dict[str, Any]:
     answers = {model: _shown(said[model].by[item.id].text) for model in (ours, other)}
-    if item.references:
+    if item.references and item.references[0] not in [said[m].by[item.id].text for m in answers]:
         answers["reference"] = _shown(item.references[0], LONGEST_REFERENCE)
     winner = ours if gap[0] > 0 else other
     by = f" ({abs(gap[0]):.3f})" if gap[1] == "ROUGE-L" else ""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from training.cases import Case
 from training.endpoint import Endpoint, EndpointConfig
+from training.rows import write_text
 from training.rubric import NOTE, WEIGHTS, Grade, RubricJudge, Verdict, Winner
 
 __all__ = [
@@ -163,10 +164,5 @@ def judge_pairs(judge: Judge, pairs: Iterable[Comparison]) -> Iterable[dict[str,
 def write_feedback(path: Path, judge: Judge, pairs: Iterable[Comparison]) -> int:
     """Judges the pairs into a JSONL file, whole or not at all; returns the number of rows."""
     rows = list(judge_pairs(judge, pairs))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )
-    temporary.replace(path)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return len(rows)

@@ -29,6 +29,7 @@ from training.answer_cache import AnswerCache, Kept, Key, count_failures, digest
 from training.contestants import Contestant, find
 from training.data import BadData
 from training.questions import BenchmarkConfig, Questions, asked, is_about, read
+from training.rows import write_text
 
 if TYPE_CHECKING:
     from training.batched import LocalModel
@@ -264,10 +265,7 @@ def write(questions: Questions, found: Answers, out: Path) -> tuple[int, int]:
             row |= {"references": list(item.references)} if item.references else {}
             row |= {"label": item.label} if item.label else {}
             rows.append(json.dumps(row, ensure_ascii=False) + "\n")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.tmp")
-    temporary.write_text("".join(rows), encoding="utf-8")
-    temporary.replace(out)
+    write_text(out, "".join(rows))
     return len(rows), len(found.by) - len(rows)
 
 

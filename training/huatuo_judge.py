@@ -1,9 +1,11 @@
 """the judge of HuatuoGPT's authors, as they published it: both orders, 10/5/0 summed, three tries, the last label.
 
     python -m training.huatuo_judge JUDGE.toml A.json B.json [--names A B] [--multi] [--estimate] [--out FILE]
+        [--in-batches]
 
 training.evaluate and training.judge_physicians read what it writes. Replies are kept: the same command goes on after a
-stop. Exit status: 0 done; 2 an error; 130 interrupted.
+stop. --in-batches goes through the Batch API, as training.batch does, with its flags. Exit status: 0 done; 2 an error;
+4 batches are under way (--no-wait); 130 interrupted.
 Prompts and protocol: FreedomIntelligence/HuatuoGPT-II, evaluation/eval_huatuo_inst.py and eval_huatuo_conv.py. No
 temperature and no length limit are sent, as there. Two things differ: identifiers are masked when texts leave the
 country, and an order that gets no label in three tries makes the case `no verdict`, counted but never scored.
@@ -13,8 +15,8 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,9 +27,12 @@ from huatuo.errors import ConfigError, HuatuoError, Truncated
 from huatuo.toml import read_toml
 from reviews.stats import wilson
 from training.answer_files import Said, align, read_answers
+from training.batch import STOPPED, add_batch_flags, refuse_beyond_caps, through_batches
 from training.data import BadData
-from training.endpoint import TRIES, Endpoint, EndpointConfig
-from training.spending import REPLY_TOKENS, Estimate, count_tokens
+from training.endpoint import TRIES, Endpoint, EndpointConfig, Question
+from training.judge import BENCHMARK
+from training.rows import write_text
+from training.spending import Estimate
 
 _REQUIREMENTS = (
     "Requirements: The response should be to the point and adress the problem of user. The description of symptoms "
@@ -74,6 +79,9 @@ class HuatuoJudgeConfig(EndpointConfig):
 
     max_tokens: int = Field(
         default=0, ge=0, description="longest reply, in tokens; 0 sends no limit"
+    )
+    batch_price: float = Field(
+        default=0.5, gt=0, le=1, description="what a call in a batch costs, as a share of the price"
     )
 
 
@@ -160,7 +168,7 @@ class HuatuoJudge:
 
     def __init__(self, config: HuatuoJudgeConfig, cache: Path | None = None) -> None:
         self.endpoint = Endpoint(config, cache)
-        self._config = config
+        self.config = config
 
     def prompts(self, a: Said, b: Said, multi: bool = False) -> tuple[str, str]:
         """The prompts of both orders. Raises BadData without a question, or without turns where `multi`."""
@@ -180,22 +188,28 @@ class HuatuoJudge:
 
     def judge(self, a: Said, b: Said, multi: bool = False) -> Ruling:
         """Both orders' rulings. Raises Busy, Refused or Unavailable, and ConfigError when max_calls is used up."""
-        there, back = self.prompts(a, b, multi)
-        again = TRIES if there == back else 0  # the same text twice is asked twice
+        there, back = self._draws(a, b, multi)
         return Ruling(
             a.id,
             a.intent or b.intent,
             a.department or b.department,
-            (self._order(there, 0), self._order(back, again)),
+            (self._order(there), self._order(back)),
             (len(a.answer), len(b.answer)),
         )
 
-    def _order(self, prompt: str, first: int) -> Order:
-        for number in range(TRIES):
+    def _draws(self, a: Said, b: Said, multi: bool) -> tuple[list[Question], list[Question]]:
+        """All tries of both orders."""
+        there, back = self.prompts(a, b, multi)
+        again = TRIES if there == back else 0  # the same text twice is asked twice
+        return (
+            [Question(there, number) for number in range(TRIES)],
+            [Question(back, again + number) for number in range(TRIES)],
+        )
+
+    def _order(self, draws: Sequence[Question]) -> Order:
+        for number, question in enumerate(draws):
             try:
-                said = self.endpoint.ask(
-                    prompt, str, temperature=None, tries=1, number=first + number
-                )
+                said = self.endpoint.answer(question, str, tries=1)
             except Truncated:
                 continue
             label = label_of(said)
@@ -206,22 +220,25 @@ class HuatuoJudge:
 
     def estimate(self, pairs: Sequence[tuple[Said, Said]], multi: bool = False) -> Estimate:
         """What judging the pairs will take; replies that are kept already cost nothing."""
-        calls, size = 0, 0.0
+        return self.endpoint.estimate(self.missing(pairs, multi))
+
+    def missing(
+        self, pairs: Sequence[tuple[Said, Said]], multi: bool = False
+    ) -> Iterator[tuple[Question, int]]:
+        """The next question of every order that has no label yet, and how many tries are left. Raises BadData."""
         for a, b in pairs:
-            there, back = self.prompts(a, b, multi)
-            again = TRIES if there == back else 0
-            for prompt, number in ((there, 0), (back, again)):
-                if not self.endpoint.has_kept(prompt, number):
-                    calls += 1
-                    size += count_tokens(prompt, self._config.model)
-        received = calls * REPLY_TOKENS
-        priced = bool(self._config.price_in or self._config.price_out)
-        cost = (size * self._config.price_in + received * self._config.price_out) / 1e6
-        return Estimate(calls, calls * TRIES, round(size), received, cost if priced else None)
+            for draws in self._draws(a, b, multi):
+                for number, question in enumerate(draws):
+                    said = self.endpoint.kept(question)
+                    if said is None:
+                        yield question, TRIES - number
+                    elif label_of(said) is None:
+                        continue
+                    break
 
     def check(self, estimate: Estimate) -> None:
         """Raises ConfigError for a run that max_calls or max_cost would stop on its way."""
-        config = self._config
+        config = self.config
         if estimate.calls > config.max_calls:
             raise ConfigError(
                 f"max_calls: {estimate.calls:,} calls are needed and {config.max_calls:,} allowed"
@@ -279,7 +296,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--multi", action="store_true", help="consultations, not single answers")
     parser.add_argument("--estimate", action="store_true", help="say what it would take, and stop")
     parser.add_argument("--partial", action="store_true", help="judge only the ids in both files")
+    parser.add_argument("--benchmark", default="", help=BENCHMARK)
     parser.add_argument("--out", type=Path, default=Path("data/huatuo-judge.json"))
+    parser.add_argument("--in-batches", action="store_true", help="through the Batch API")
+    add_batch_flags(parser)
     options = parser.parse_args(arguments)
     try:
         return _run(options)
@@ -287,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 130
 
 
@@ -301,26 +321,50 @@ def _run(options: argparse.Namespace) -> int:
     ours, theirs = read_answers(options.a), read_answers(options.b)
     ids = align(ours, theirs, options.b.name, partial=options.partial)
     pairs = [(ours[id], theirs[id]) for id in ids]
-    estimate = judge.estimate(pairs, options.multi)
-    print(f"{len(pairs)} cases: {estimate}")
-    judge.check(estimate)
-    if options.estimate:
-        return 0
+    if options.in_batches or options.batch:
+        status = _in_batches(judge, pairs, options)
+        if status is not None:
+            return status
+    else:
+        estimate = judge.estimate(pairs, options.multi)
+        print(f"{len(pairs)} cases: {estimate}", flush=True)
+        if options.estimate:
+            return 0
+        judge.check(estimate)
     rulings = [judge.judge(a, b, options.multi) for a, b in pairs]
     names = {"model_a": options.names[0], "model_b": options.names[1]}
-    result = {"judge": judge.endpoint.name, **names, **judge.endpoint.purse.spent()}
+    names |= {"benchmark": options.benchmark} if options.benchmark else {}
+    result = {"judge": judge.endpoint.name, **names, **judge.endpoint.bill.told()}
     result |= summarise(rulings)
     result["rulings"] = [
         asdict(r) | {"group": r.group, "outcome": r.outcome, "scores": r.scores} for r in rulings
     ]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = options.out.with_name(f".{options.out.name}.tmp")
-    temporary.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    temporary.replace(options.out)
+    write_text(options.out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     told = {key: result[key] for key in ("win", "tie", "loss", "no verdict", "position_flips")}
     print(", ".join(f"{key} {value}" for key, value in told.items()))
-    print(f"written to {options.out}")
+    print(f"{judge.endpoint.purse}\nwritten to {options.out}")
     return 0
+
+
+def _in_batches(
+    judge: HuatuoJudge, pairs: Sequence[tuple[Said, Said]], options: argparse.Namespace
+) -> int | None:
+    """As through_batches, which see."""
+    share = judge.config.batch_price
+
+    def allow(left: list[Question]) -> bool:
+        found = judge.estimate(pairs, options.multi)
+        found = replace(found, cost=None if found.cost is None else found.cost * share)
+        print(f"{len(pairs)} cases in batches: {found}", flush=True)
+        if left and not options.estimate:
+            judge.check(found)
+            refuse_beyond_caps(judge.endpoint, left, share)
+        return not options.estimate
+
+    def missing() -> list[Question]:
+        return [question for question, _ in judge.missing(pairs, options.multi)]
+
+    return through_batches(judge.endpoint, missing, allow, share, options)
 
 
 if __name__ == "__main__":

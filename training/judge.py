@@ -32,9 +32,13 @@ from training.judge_form import Reading
 from training.judge_report import write_report
 from training.judge_rows import row, write_rows
 from training.judge_summary import summary
-from training.spending import REPLY_TOKENS, CapReached, Estimate
+from training.rows import write_text
+from training.spending import CapReached, Estimate
 
 __all__ = ["Judge", "JudgeConfig", "Pair", "read_pairs", "run", "summary"]
+
+
+BENCHMARK = "its name in an evaluation of several benchmarks, whose ids may be the same"
 
 
 class JudgeConfig(EndpointConfig):
@@ -130,15 +134,7 @@ class Judge:
 
     def estimate(self, pairs: Sequence[Pair]) -> Estimate:
         """What judging the pairs will take; what lies on disk costs nothing. Raises BadData."""
-        calls, at_most, sent, received = 0, 0, 0.0, 0.0
-        for question, tries in self.missing(pairs):
-            size = self.endpoint.size(question)
-            calls, at_most = calls + 1, at_most + tries
-            sent, received = sent + size[0], received + min(size[1], REPLY_TOKENS)
-        limits = self.endpoint.purse.limits
-        priced = bool(limits.price_in or limits.price_out)
-        cost = limits.cost(sent, received) if priced else None
-        return Estimate(calls, at_most, round(sent), round(received), cost)
+        return self.endpoint.estimate(self.missing(pairs))
 
     def missing(self, pairs: Sequence[Pair]) -> Iterator[tuple[Question, int]]:
         """The next question of every order that has no reading yet, and how many tries are left. Raises BadData."""
@@ -209,6 +205,7 @@ def options(prog: str, about: str | None) -> argparse.ArgumentParser:
         "--names", nargs=2, metavar=("A", "B"), help="of the models; else the files'"
     )
     parser.add_argument("--partial", action="store_true", help="judge only the ids in both files")
+    parser.add_argument("--benchmark", default="", help=BENCHMARK)
     parser.add_argument("--estimate", action="store_true", help="say what it would take, and stop")
     parser.add_argument("--yes", action="store_true", help="go on above confirm_above or a cap")
     parser.add_argument("--out", type=Path, default=Path("data/judge/verdicts.jsonl"))
@@ -273,6 +270,7 @@ def finish(
 ) -> int:
     """Writes what run() gave, whole or as FILE.partial; returns the exit status. Raises NoData if nothing is judged."""
     out: Path = given.out
+    rows = [{**one, "benchmark": given.benchmark} for one in rows] if given.benchmark else rows
     part = out.with_name(out.name + ".partial")
     if stopped is not None:
         write_rows(part, rows)
@@ -284,16 +282,15 @@ def finish(
     if all(one["winner"] is None for one in rows):
         write_rows(part, rows)
         raise NoData(f"no case could be judged; the first error: {rows[0]['error']} (see {part})")
-    found = summary(rows) | {"spent": judge.endpoint.purse.spent()}
+    found = summary(rows) | {"spent": judge.endpoint.bill.told()}
     write_rows(out, rows)
     part.unlink(missing_ok=True)
-    text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
-    out.with_suffix(".json").write_text(text, encoding="utf-8")
+    write_text(out.with_suffix(".json"), json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     if not given.no_report:
         write_report(out.with_suffix(".html"), rows, found)
     counts = ", ".join(f"{key} {found[key]}" for key in ("win", "tie", "loss", "errors"))
     print(f"{judge.names[0]} against {judge.names[1]}: {counts}, flips {found['flips']['count']}")
-    print(f"written to {out}")
+    print(f"{judge.endpoint.purse}\nwritten to {out}")
     return 0
 
 

@@ -25,8 +25,10 @@ def write_report(path: Path, rows: Rows, found: Mapping[str, Any]) -> Path:
     page = Page(title, f"Judge: {found['judge']}. {NOTE}")
     section(page, rows, found)
     if spent := found.get("spent"):
-        page.heading("What the run took").table(
-            [spent], caption="This run only; replies kept from earlier runs cost nothing."
+        page.heading("What the replies cost").table(
+            [spent],
+            caption="Of the replies that these verdicts rest on, whichever run paid for them; tries that broke off are "
+            "not among them.",
         )
     return page.save(path)
 

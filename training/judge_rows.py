@@ -2,8 +2,8 @@
 
 A row: {id, model_a, model_b, winner: "a" | "b" | "tie" | null, order_flip, scores: {a, b} | null, criteria: {key: winner
 or null}, safety: [{answer, kind, quote, orders}], department, intent, error: text | null}, and beside that `preferred`
-(the winner before the veto), `orders` (each order's own word, by model), `lengths` and `judge`. A row with an error has
-no winner, and no row without one lacks it.
+(the winner before the veto), `orders` (each order's own word, by model), `lengths`, `judge`, and `benchmark` where it is
+known. A row with an error has no winner, and no row without one lacks it.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from training.data import BadData
 from training.judge_form import Place, Reading
-from training.rows import Source, json_rows
+from training.rows import Source, id_of, json_rows, write_text
 
 Winner = Literal["a", "b", "tie"]
 _SHOWN: tuple[dict[Place, Winner], dict[Place, Winner]] = (
@@ -84,7 +84,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """
     rows, seen = [], dict[tuple[str, ...], str]()
     for place, found in _rulings(path) if path.suffix == ".json" else json_rows(Source(path)):
-        for key in ("id", "model_a", "model_b"):
+        found["id"] = id_of(found, "id", place)
+        for key in ("model_a", "model_b"):
             if not isinstance(found.get(key), str) or not found[key]:
                 raise BadData(f"{place}: {key} is missing; a row of training.judge is expected")
         if found.get("winner", "") not in ("a", "b", "tie", None):
@@ -93,7 +94,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             raise BadData(f"{place}: a row has either a winner or an error")
         if wrong := _odd(found):
             raise BadData(f"{place}: {wrong} is not what a judge writes")
-        pair = (found["id"], *sorted((found["model_a"], found["model_b"])))
+        models = sorted((found["model_a"], found["model_b"]))
+        pair = (found.get("benchmark") or "", found["id"], *models)
         if pair in seen:
             raise BadData(f"{place}: id {found['id']} again; first at {seen[pair]}")
         seen[pair] = place
@@ -108,13 +110,37 @@ def _odd(row: Mapping[str, Any]) -> str:
         pair = row.get(key)
         if pair is not None and not (isinstance(pair, dict) and all(_is_number(pair.get(s)) for s in "ab")):  # fmt: skip
             return key
-    criteria = row.get("criteria") or {}
-    if not isinstance(criteria, dict) or not set(criteria.values()) <= {"a", "b", "tie", None}:
+    if not _are_winners(row.get("criteria") or {}):
         return "criteria"
     flags = row.get("safety") or []
-    if not isinstance(flags, list) or not all(isinstance(f, dict) and f.get("answer") in ("a", "b") for f in flags):  # fmt: skip
+    if not isinstance(flags, list) or not all(
+        isinstance(f, dict)
+        and f.get("answer") in ("a", "b")
+        and isinstance(f.get("kind"), str)
+        and isinstance(f.get("orders", []), list)
+        for f in flags
+    ):
         return "safety"
-    return next((k for k in ("department", "intent", "judge") if not isinstance(row.get(k) or "", str)), "")  # fmt: skip
+    orders = row.get("orders")
+    if orders is not None and not (
+        isinstance(orders, list) and len(orders) == 2 and all((o is None and row["winner"] is None) or _is_order(o) for o in orders)
+    ):  # fmt: skip
+        return "orders"
+    if not isinstance(row.get("order_flip"), bool | None):
+        return "order_flip"
+    return next((k for k in ("department", "intent", "judge", "benchmark") if not isinstance(row.get(k) or "", str)), "")  # fmt: skip
+
+
+def _is_order(said: object) -> bool:
+    """Whether it is what one order says, by model."""
+    known = isinstance(said, dict) and said.get("winner") in ("a", "b", "tie")
+    return known and isinstance(said, dict) and _are_winners(said.get("criteria"))
+
+
+def _are_winners(found: object) -> bool:
+    """Whether it is {criterion: a, b, tie or None}."""
+    values = list(found.values()) if isinstance(found, dict) else [0]
+    return all(value is None or value in ("a", "b", "tie") for value in values)
 
 
 def _is_number(value: object) -> bool:
@@ -128,7 +154,7 @@ def _rulings(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             found = json.load(file)
         names = {key: found[key] for key in ("model_a", "model_b")}
         judge = f"{found['judge']}, the authors' protocol"
-        rulings = list(found["rulings"])
+        rulings, benchmark = list(found["rulings"]), found.get("benchmark") or ""
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BadData(
             f"{path.name}: no `rulings` with model_a and model_b; training.huatuo_judge writes them, or name JSONL of "
@@ -152,6 +178,7 @@ def _rulings(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             "scores": scores, "criteria": {}, "safety": [], "department": ruling.get("department"),
             "intent": ruling.get("intent"), "error": None if winner else "no label in three tries",
             "orders": [one and {"winner": one, "criteria": {}} for one in orders], "lengths": lengths, "judge": judge,
+            "benchmark": benchmark,
         }  # fmt: skip
 
 
@@ -161,11 +188,7 @@ def _said_by(order: int, label: str | None) -> Winner | None:
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """A JSONL file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows))
 
 
 def _flags(found: Sequence[Reading | None]) -> list[dict[str, Any]]:

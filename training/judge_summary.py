@@ -49,6 +49,7 @@ def summary(rows: Rows, seed: int = 0) -> dict[str, Any]:
         "veto": _veto(judged),
         "by_intent": _groups(rows, "intent", seed),
         "by_department": _groups(rows, "department", seed),
+        "by_benchmark": _groups(rows, "benchmark", seed),
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from huatuo.errors import ConfigError, HuatuoError
 from training.answer_files import Said, align, read_answers, read_references
-from training.rows import Source
+from training.rows import Source, write_text
 from training.scores import DISTINCT, METRICS, Convention, Floats, Scores, score
 from training.significance import RESAMPLES, compare, intervals
 
@@ -168,8 +168,7 @@ def _measure(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
         if path
     }
     out = options.out or Path("data/metrics") / f"{options.answers.stem}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_text(out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     return result, out
 
 

@@ -25,6 +25,7 @@ from huatuo.leaks import bare
 from huatuo.patient import PatientCase, words
 from reviews.stats import wilson
 from training.consult import Cast, Played, parser_of, play_cases, read_flags
+from training.rows import write_text
 
 NOTE = {
     "zh": "按字面统计，与原病例医生的用词比较，不代表医疗质量；未完成的问诊不计分。",
@@ -233,7 +234,7 @@ def _shown_mean(value: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """The command line: 0 done; 2 an error, one line on stderr; 130 interrupted, what was played is kept."""
     parser = parser_of("python -m training.multiturn", "Evaluate models by a simulated patient.")
     parser.add_argument("--out", type=Path, default=Path("data/multiturn.json"))
     options = parser.parse_args(arguments)
@@ -246,13 +247,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             play_cases(cases, pairs, cast, setting, journal, at_once=options.at_once)
         )
         found = report(cases, played, cast, setting.turns, setting.seed)
-    except HuatuoError as error:
+        write_text(options.out, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    except (HuatuoError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = options.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(options.out)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     print("\n".join([*table(found), NOTE["en"], str(options.out)]))
     return 0
 

@@ -5,6 +5,7 @@ against each other one, with its own estimate, caps and kept replies.
 """
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,11 +39,14 @@ class Opinion:
     rows: tuple[Mapping[str, Any], ...] = ()
 
 
-def judged(files: Sequence[str], models: Sequence[str]) -> Opinion:
+def judged(
+    files: Sequence[str], models: Sequence[str], places: Mapping[str, Sequence[str]]
+) -> Opinion:
     """The verdicts on pairs of these models, from files of training.judge or training.huatuo_judge.
 
-    Verdicts on other models are left out and counted; two judges stay apart. Raises BadData for damaged rows and for a
-    verdict that is given twice, NoData if none is about these models.
+    places: id to the benchmarks that hold it. Verdicts on other models or benchmarks are left out and counted; two
+    judges stay apart. Raises BadData for damaged rows, for a verdict that is given twice, and for one that does not say
+    which of several benchmarks it is about; NoData if none is about these models.
     """
     if not files:
         return Opinion()
@@ -52,8 +56,11 @@ def judged(files: Sequence[str], models: Sequence[str]) -> Opinion:
     for text in files:
         path = _path(text)
         for row in read_rows(path):
+            if not row.get("benchmark"):
+                row["benchmark"] = _place(row["id"], places, path.name)
             told = (
                 str(row.get("judge") or ""),
+                row["benchmark"],
                 row["id"],
                 *sorted((row["model_a"], row["model_b"])),
             )
@@ -63,7 +70,23 @@ def judged(files: Sequence[str], models: Sequence[str]) -> Opinion:
                 )
             rows.append(row)
         read[f"verdicts: {path.name}"] = Source(path).sha256()
-    return _opinion(rows, models, read)
+    names = {"", *(name for known in places.values() for name in known)}
+    kept = [row for row in rows if row["benchmark"] in names]
+    found = _opinion(kept, models, read)
+    assert found.figures is not None
+    left_out = found.figures["left_out"] + len(rows) - len(kept)
+    return replace(found, figures=found.figures | {"left_out": left_out})
+
+
+def _place(id: str, places: Mapping[str, Sequence[str]], file: str) -> str:
+    """The benchmark that a verdict without one is about: the one that holds its id, "" if none does."""
+    known = places.get(id, ())
+    if len(known) > 1:
+        raise BadData(
+            f"{file}: id {id} is in {' and in '.join(known)}; judge again with --benchmark NAME (kept replies cost "
+            "nothing), so that the verdicts say which is meant"
+        )
+    return known[0] if known else ""
 
 
 def _opinion(rows: Sequence[dict[str, Any]], models: Sequence[str], read: dict[str, str]) -> Opinion:  # fmt: skip
@@ -117,20 +140,20 @@ def asked(
                 for id, item in items.items()
                 if all(side.by[id].is_answer for side in sides)
             ]
-            work.append((Judge(settings, (ours, other)), pairs))
+            work.append((questions.name, Judge(settings, (ours, other)), pairs))
     if not work:
         raise ConfigError("judge_config: nothing to judge; it takes two models and free answers")
-    purse = work[0][0].endpoint.purse
-    estimate = sum_of([judge.estimate(pairs) for judge, pairs in work])
+    first = work[0][1].endpoint
+    estimate = sum_of([judge.estimate(pairs) for _, judge, pairs in work])
     print(f"judge: {estimate}", file=sys.stderr)
-    confirm(work[0][0].endpoint, settings.confirm_above, estimate, yes=yes)
+    confirm(first, settings.confirm_above, estimate, yes=yes)
     rows: list[dict[str, Any]] = []
-    for judge, pairs in work:
-        judge.endpoint.purse = purse
+    for name, judge, pairs in work:
+        judge.endpoint.purse = first.purse
         more, stopped = run(judge, pairs)
         if stopped is not None:
             raise stopped
-        rows += more
+        rows += [{**row, "benchmark": name} for row in more]
     models = list(dict.fromkeys(model for by in found.values() for model in by))
     return _opinion(rows, models, {})
 
@@ -149,12 +172,14 @@ def _said(item: Item, text: str) -> Said:
                 intent=item.label)  # fmt: skip
 
 
-def voted(path: str, study: str, models: Sequence[str]) -> Opinion:
-    """The physicians' votes on these models. Raises what read_votes raises."""
+def voted(
+    path: str, study: str, models: Sequence[str], places: Mapping[str, Sequence[str]]
+) -> Opinion:
+    """The physicians' votes on these models; places as for judged(). Raises what read_votes raises."""
     if not path:
         return Opinion()
     votes = read_votes(_path(path), study, models)
-    figures, stick = of_votes(votes, models)
+    figures, stick = of_votes(votes, models, places)
     return Opinion(figures, {f"votes: {votes.source}": votes.sha256}, (stick,))
 
 
@@ -164,18 +189,35 @@ def consulted(path: str) -> Opinion:
         return Opinion()
     place = _path(path)
     try:
-        figures = json.loads(place.read_text(encoding="utf-8"))
+        figures = json.loads(place.read_text(encoding="utf-8-sig"))
         models = figures["models"]
-        if not all("shares" in each and "means" in each for each in models.values()):
+        names = [[list(each[key]) for key in ("shares", "means")] for each in models.values()]
+        same = models and all(own == names[0] for own in names)
+        if not same or not isinstance(figures["note"]["en"], str):
             raise ValueError
+        for each in models.values():
+            _check_talks(each)
     except OSError as error:
         raise BadData(f"{place.name}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadData(
             f"{place.name}: not what training.multiturn writes (`models` with figures)"
         ) from None
     kept = {model: {k: v for k, v in each.items() if k != "cases"} for model, each in models.items()}  # fmt: skip
     return Opinion({**figures, "models": kept}, {f"consultations: {place.name}": Source(place).sha256()})  # fmt: skip
+
+
+def _check_talks(each: Mapping[str, Any]) -> None:
+    """Raises ValueError, KeyError or TypeError unless these are one model's figures as training.multiturn writes them."""
+    counts = [each["consultations"], *each["unfinished"].values()]
+    numbers = [
+        n for one in each["shares"].values() for n in (one["value"], one["low"], one["high"])
+    ]
+    numbers += [one["value"] for one in each["means"].values()]
+    if not all(isinstance(n, int) for n in counts):
+        raise ValueError
+    if not all(math.isfinite(n) for n in numbers if n is not None):
+        raise ValueError
 
 
 def _path(text: str) -> Path:

@@ -179,9 +179,11 @@ def _item(row: dict[str, Any], place: str) -> Item:
         raise BadData(f"{place}: answer {answer[:20]} names no option of {''.join(options)}")
     label = next((row[k] for k in ("label", "intent", "department") if row.get(k)), "")
     several = row.get("several")
+    if not isinstance(several, bool | None):
+        raise BadData(f"{place}: several is neither true nor false")
     return Item(
         id_of(row, "id", place), text_of(row, key, place), tuple(texts), str(label), options,
-        answer, _before(row, place), "", place, several if isinstance(several, bool) else None,
+        answer, _before(row, place), "", place, several,
     )  # fmt: skip
 
 

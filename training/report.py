@@ -28,7 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 SHORT = 24
-"""Characters of a cell that is not broken on a narrow screen, where its table scrolls by itself."""
+"""Characters of a cell that is not broken on a narrow screen, where its table scrolls by itself; longer ones are `long`."""
 _INTERVAL = re.compile(r"[-+]?\d[\d.,]* \[[^\]]{1,24}\]( of \d+)?")
 """A value with its interval: never broken."""
 _STYLE = """
@@ -56,6 +56,7 @@ th, td { text-align: left; vertical-align: top; padding: 6px 20px 6px 0; border-
 th { color: var(--muted); font-weight: 600; border-bottom-color: var(--muted) }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 td.interval { font-variant-numeric: tabular-nums; white-space: nowrap }
+td.long { min-width: 11em }
 figure { margin: 16px 0 24px; break-inside: avoid; overflow-x: auto }
 figure svg { display: block; width: 100%; height: auto; overflow: visible }
 figure svg text { font-family: inherit !important }
@@ -69,10 +70,11 @@ figure svg text { font-family: inherit !important }
 .answers h4 { margin: 0 0 4px; font-size: 13px; font-weight: 600; color: var(--muted); display: flex;
   justify-content: space-between; gap: 12px; flex-wrap: wrap }
 .answers h4 span { font-weight: 400; font-variant-numeric: tabular-nums }
+@media (min-width: 960px) { .wide { margin-right: calc(464px - 50vw) } }
 @media (max-width: 640px) { figure svg { min-width: 520px } body { padding: 20px 16px 64px } .answers { grid-template-columns: 1fr }
   td.short { white-space: nowrap }
   .answers > div + div { border-left: 0; border-top: 1px solid var(--line) } }
-@media print { body { max-width: none; padding: 0; font-size: 11pt } nav { display: none } .wide { overflow: visible } }
+@media print { body { max-width: none; padding: 0; font-size: 11pt } nav { display: none } .wide { overflow: visible; margin-right: 0 } }
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _MARKS = frozenset(
@@ -257,8 +259,8 @@ def _data_cell(value: Any, right: bool) -> str:
     kind = _number_class(right)
     if not right and _INTERVAL.fullmatch(text):
         kind = ' class="interval"'
-    elif not right and len(text) <= SHORT:
-        kind = ' class="short"'
+    elif not right:
+        kind = ' class="short"' if len(text) <= SHORT else ' class="long"'
     return f"<td{kind}>{html.escape(text)}</td>"
 
 

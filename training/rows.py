@@ -7,6 +7,7 @@ import codecs
 import csv
 import hashlib
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,15 @@ LONGEST_ITEM = 1 << 22
 """Most characters of one item of a JSON array, and of one CSV field."""
 LONGEST_LINE = 4 * LONGEST_ITEM
 """Most bytes of one line."""
-_POINTER = b"version https://git-lfs"
+_NO_TEXT = {
+    b"version https://git-lfs": "a git-LFS pointer, not the file; run git lfs pull",
+    b"\x1f\x8b": "a gzip file; unpack it first (gunzip)",
+    b"PK\x03\x04": "a zip or Excel file; unpack it, or export the sheet as CSV in UTF-8",
+    b"\xd0\xcf\x11\xe0": "an Excel file; export the sheet as CSV in UTF-8",
+    codecs.BOM_UTF16_LE: "UTF-16; save the file as UTF-8",
+    codecs.BOM_UTF16_BE: "UTF-16; save the file as UTF-8",
+}
+"""What a file of rows cannot begin with."""
 
 Row = tuple[str, dict[str, Any]]
 """(place, the row); place is file:line, where the row begins."""
@@ -72,14 +81,14 @@ class Source:
 def lines(source: Source) -> Iterator[tuple[int, str]]:
     """(number from 1, the line with its end); a byte order mark is left out.
 
-    Raises BadData for bytes that are not UTF-8, a line without end, and for a git-LFS pointer in the file's stead.
+    Raises BadData for bytes that are not UTF-8, a line without end, and for a packed file or a git-LFS pointer.
     """
     with source.open() as file:
         for number, raw in enumerate(iter(partial(file.readline, LONGEST_LINE + 1), b""), 1):
             if len(raw) > LONGEST_LINE:
                 raise BadData(f"{source.name}:{number}: a line of more than {LONGEST_LINE:,} bytes")
             if number == 1:
-                _refuse_pointer(raw, source)
+                _refuse_no_text(raw, source)
                 raw = raw.removeprefix(codecs.BOM_UTF8)
             try:
                 yield number, raw.decode("utf-8")
@@ -283,6 +292,17 @@ def id_of(row: dict[str, Any], key: str, place: str) -> str:
     return text_of(row, key, place)
 
 
+def write_text(path: Path, text: str) -> None:
+    """The file whole or not at all, its folder too; half a character becomes "?". Raises OSError, the old file stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _header(found: list[str], columns: Sequence[str], source: Source) -> list[str]:
     missing = [name for name in columns if name not in found]
     if missing or len(set(found)) != len(found):
@@ -307,9 +327,10 @@ def _object(item: object, place: str, raw: str) -> dict[str, Any]:
     return item
 
 
-def _refuse_pointer(start: bytes, source: Source) -> None:
-    if start.startswith(_POINTER):
-        raise BadData(f"{source.name}:1: a git-LFS pointer, not the file; run git lfs pull")
+def _refuse_no_text(start: bytes, source: Source) -> None:
+    for mark, told in _NO_TEXT.items():
+        if start.startswith(mark):
+            raise BadData(f"{source.name}:1: {told}")
 
 
 def _not_utf8(source: Source, line: int) -> BadData:
@@ -317,4 +338,7 @@ def _not_utf8(source: Source, line: int) -> BadData:
 
 
 def _why(error: Exception) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    deep = isinstance(error, RecursionError)
+    return "nested too deeply" if deep else "a number of too many digits"

@@ -37,6 +37,7 @@ from training.judge_report import interval, told
 from training.judge_rows import write_rows
 from training.plots import bars
 from training.report import Page
+from training.rows import write_text
 from training.rubric_cases import Label, RubricCase, read_cases, read_labels
 from training.rubric_scores import against_physicians, score, summary
 from training.spending import REPLY_TOKENS, CapReached, Estimate
@@ -110,15 +111,7 @@ class Grader:
 
     def estimate(self, answers: Sequence[Answer]) -> Estimate:
         """What grading takes; what lies on disk costs nothing."""
-        calls, at_most, sent, received = 0, 0, 0.0, 0.0
-        for question, tries in self.missing(answers):
-            size = self.endpoint.size(question)
-            calls, at_most = calls + 1, at_most + tries
-            sent, received = sent + size[0], received + min(size[1], REPLY_TOKENS / 4)
-        limits = self.endpoint.purse.limits
-        priced = bool(limits.price_in or limits.price_out)
-        cost = limits.cost(sent, received) if priced else None
-        return Estimate(calls, at_most, round(sent), round(received), cost)
+        return self.endpoint.estimate(self.missing(answers), REPLY_TOKENS / 4)
 
     def missing(self, answers: Sequence[Answer]) -> Iterator[tuple[Question, int]]:
         """The next question of every criterion without a grade, and how many tries are left; the same text once."""
@@ -290,7 +283,7 @@ def _in_batches(grader: Grader, answers: Sequence[Answer], given: argparse.Names
     def missing() -> list[Question]:
         return [question for question, _ in grader.missing(answers)]
 
-    return through_batches(grader.endpoint, missing, allow, given)
+    return through_batches(grader.endpoint, missing, allow, config.batch_price, given)
 
 
 def _graded(
@@ -326,12 +319,11 @@ def _write(
     if found["score"] is None:
         raise NoData(f"no answer could be scored; the first error: {rows[0]['error']}")
     found["grader"] = grader.endpoint.name
-    found["spent"] = grader.endpoint.purse.spent()
+    found["spent"] = grader.endpoint.bill.told()
     if labels:
         found["physicians"] = against_physicians(cases, grades, labels)
     write_rows(out, rows)
-    text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
-    out.with_suffix(".json").write_text(text, encoding="utf-8")
+    write_text(out.with_suffix(".json"), json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     page = Page("Graded by physicians' criteria", f"Grader: {found['grader']}, a language model.")
     section(page, found)
     page.save(out.with_suffix(".html"))

@@ -1,10 +1,12 @@
-"""what a judge may cost: tokens counted before the first call, and caps on calls, tokens and money while it runs.
+"""what a judge may cost and did: tokens counted before the first call, caps while it runs, the bill of its replies.
 
 Tokens are counted by tiktoken where it is installed and knows the model; else 1.3 per Chinese, Japanese or Korean
 character and 0.3 per other one are assumed, which is on the high side of GPT-4's and Qwen's tokenizers. While a run
 goes on, what counts is the `usage` that the server reports; a reply without it counts as assumed (Purse.guessed).
+A Purse is of one run and holds the caps; a Bill is of one result, whichever runs paid for its replies.
 """
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +34,11 @@ class Limits:
     max_cost: float = 0.0
     price_in: float = 0.0
     price_out: float = 0.0
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether a price is told."""
+        return bool(self.price_in or self.price_out)
 
     def cost(self, tokens_in: float, tokens_out: float) -> float:
         """In the currency of the prices."""
@@ -145,15 +152,43 @@ class Purse:
             self.tokens_in += sent
             self.tokens_out += received
 
-    def spent(self) -> dict[str, Any]:
-        """For reports: calls, tokens and cost of this run."""
-        priced = bool(self.limits.price_in or self.limits.price_out)
+    def __str__(self) -> str:
+        cost = f", {self.cost:.4f} spent" if self.limits.is_priced else ""
+        return f"this run: {self.calls:,} calls{cost}"
+
+
+@dataclass(frozen=True)
+class Paid:
+    """One reply. guessed: whether the server told no usage; share: of the price, below 1 for one of a batch."""
+
+    tokens_in: float
+    tokens_out: float
+    guessed: bool = False
+    share: float = 1.0
+
+
+class Bill:
+    """What the replies that a result rests on cost; the same after any stop, since each counts once by its key."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._paid: dict[str, Paid] = {}
+
+    def add(self, key: str, paid: Paid) -> None:
+        """One reply; the same key again counts as one."""
+        self._paid[key] = paid
+
+    def told(self) -> dict[str, Any]:
+        """For reports; cost in the currency of the prices, None where none is given."""
+        rows = self._paid.values()
+        costs = [self._limits.cost(r.tokens_in, r.tokens_out) * r.share for r in rows]
         return {
-            "calls": self.calls,
-            "tokens_in": round(self.tokens_in),
-            "tokens_out": round(self.tokens_out),
-            "replies_without_usage": self.guessed,
-            "cost": round(self.cost, 6) if priced else None,
+            "replies": len(rows),
+            "in_batches": sum(row.share < 1 for row in rows),
+            "tokens_in": round(math.fsum(row.tokens_in for row in rows)),
+            "tokens_out": round(math.fsum(row.tokens_out for row in rows)),
+            "replies_without_usage": sum(row.guessed for row in rows),
+            "cost": round(math.fsum(costs), 6) if self._limits.is_priced else None,
         }
 
 

@@ -41,7 +41,8 @@ class Yardstick:
     """What one yardstick says.
 
     of: model to score, higher is better; of models that can be ranked together. pairs: (first, second) to -1..1, above
-    0 for the first. sure: pairs whose 95 % interval leaves out 0. each: pair to question to 1 (first), 0 (equal) or -1.
+    0 for the first. sure: pairs whose 95 % interval leaves out 0. each: pair to question (named()) to 1 (first), 0
+    (equal) or -1.
     """
 
     name: str
@@ -49,6 +50,11 @@ class Yardstick:
     pairs: Mapping[Pair, float]
     sure: frozenset[Pair] = frozenset()
     each: Mapping[Pair, Mapping[str, int]] = field(default_factory=dict)
+
+
+def named(benchmark: str, id: str) -> str:
+    """A question among those of all benchmarks, whose ids may be the same; benchmark: "" for none of them."""
+    return f"{benchmark}/{id}" if benchmark else id
 
 
 @dataclass(frozen=True)
@@ -141,10 +147,13 @@ def _vote(row: Mapping[str, Any]) -> tuple[str, VoteCount]:
                                   row["choice"], row["left_is"], int(row["rater"]), 1)  # fmt: skip
 
 
-def of_votes(votes: Votes, order: Sequence[str] = ()) -> tuple[dict[str, Any], Yardstick]:
+def of_votes(
+    votes: Votes, order: Sequence[str] = (), places: Mapping[str, Sequence[str]] | None = None
+) -> tuple[dict[str, Any], Yardstick]:
     """(figures for JSON, the yardstick): wins, ties, losses with Wilson intervals, and the board's scores.
 
-    order: of the models in a pair, where it is not that of their names.
+    order: of the models in a pair, where it is not that of their names. places: id to the benchmarks that hold it; a
+    case that several hold is left out where yardsticks are compared question by question.
     """
     found = stats.pairs(votes.rows)
     board = stats.board(votes.rows)
@@ -170,12 +179,12 @@ def of_votes(votes: Votes, order: Sequence[str] = ()) -> tuple[dict[str, Any], Y
     each: dict[Pair, dict[str, int]] = defaultdict(dict)
     sums: dict[tuple[Pair, str], int] = Counter()
     for case, vote in zip(votes.cases, votes.rows, strict=True):
-        if case:
+        if case and len((places or {}).get(case, ())) < 2:
             pair, sign = _ordered(vote.contestant_a, vote.contestant_b)
             winner = winner_of(vote.choice, vote.left_is)
             sums[pair, case] += sign * {"a": 1, "b": -1}.get(winner, 0)
     for (pair, case), value in sums.items():
-        each[pair][case] = int(np.sign(value))
+        each[pair][named("".join((places or {}).get(case, ())), case)] = int(np.sign(value))
     together = board.groups[0] if board.groups else ()
     return figures, Yardstick(
         "physicians",
@@ -232,7 +241,7 @@ def of_verdicts(summaries: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[s
         points[row["model_a"]].append((1 + value) / 2)
         points[row["model_b"]].append((1 - value) / 2)
         pair, sign = _ordered(row["model_a"], row["model_b"])
-        each[pair][row["id"]] = sign * value
+        each[pair][named(row.get("benchmark") or "", row["id"])] = sign * value
     pairs: dict[Pair, float] = {}
     sure = set()
     for found in summaries:

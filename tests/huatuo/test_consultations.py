@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from huatuo.acting import ModelPatient, Patient, RulePatient
+from huatuo.acting import Line, ModelPatient, Patient, RulePatient
 from huatuo.config import Generation, ModelConfig
 from huatuo.consultations import (
     Consultation,
@@ -25,6 +25,7 @@ from huatuo.consultations import (
 from huatuo.engines.base import Deadlines
 from huatuo.engines.remote import RemoteEngine
 from huatuo.errors import BadCases
+from huatuo.messages import Conversation
 from huatuo.patient import PatientCase, make_case
 
 STORY = (
@@ -171,6 +172,48 @@ def test_a_patient_with_nothing_but_leaks_ends_the_consultation_unfinished() -> 
     assert played.finish == "patient" and not played.is_finished
     assert len(server.to("patient")) == 3 and len(server.to("doctor")) == 1
     assert "结膜炎" not in heard(server)
+
+
+class Careless:
+    """A patient without guards of its own."""
+
+    kind = "careless"
+
+    async def say(self, case: PatientCase, said: Conversation, *, seed: int, last: bool) -> Line:
+        return Line("医生说我得了过敏性结膜炎。", {})
+
+
+def test_words_that_no_guard_of_the_patient_held_back_are_never_sent() -> None:
+    async def run() -> tuple[Consultation, Server]:
+        async with serving(doctor=asks) as server:
+            return await play(CASE, Careless(), engine(server, "doctor"), Setting(turns=3)), server
+
+    played, server = asyncio.run(run())
+    assert (played.finish, played.guards) == ("patient", {"leak": 1}) and len(played.turns) == 1
+    assert "give the hidden truth away" in played.problem and "结膜炎" not in heard(server)
+
+
+def test_a_consultation_that_was_stopped_goes_on_where_it_stood(tmp_path: Path) -> None:
+    setting, file = Setting(turns=3), tmp_path / "journal.jsonl"
+
+    async def run(says: Said) -> tuple[Consultation, Server]:
+        async with serving(doctor=says) as server:
+            job = Job(CASE, RulePatient(), engine(server, "doctor"), "k")
+            return (await play_all([job], setting, Journal(file)))["k"], server
+
+    def fails(body: dict[str, Any]) -> str | tuple[str, str]:
+        return asks(body) if len(body["messages"]) < 5 else ("您", "length")
+
+    whole = asyncio.run(run(asks))[0]
+    file.unlink()
+    broken, server = asyncio.run(run(fails))
+    assert broken.finish == "assistant" and len(server.bodies) == 3
+    assert not read_consultations(file) and len(Journal(file).begun["k"].turns) == 2
+    found, server = asyncio.run(run(asks))
+    assert len(server.bodies) == 1  # only what is missing
+    assert found.is_finished and found.conversation == whole.conversation
+    assert (found.told, found.guards) == (whole.told, whole.guards)
+    assert Journal(file).done.keys() == {"k"} and not Journal(file).begun
 
 
 def test_what_the_assistant_named_the_patient_may_repeat() -> None:

@@ -1,7 +1,8 @@
 """Runs an evaluation in child processes and kills them: `python evaluate_in_processes.py JOB.json`.
 
-The job: {config, cache, kills, tear}. Before each kill there must be that many rows in the cache; -1: the report's JSON,
-which is written before its page. tear: bytes then cut off the cache's files. The last child runs to its end. Prints the exit statuses. Torch is imported once and never used before the forks.
+The job: {config, cache, kills, tear}. A kill is a number of rows that the cache must hold before it; -1: the report's
+JSON, which is written before its page; or [event, part, count] of kill_at.py. tear: bytes then cut off the cache's files.
+The last child runs to its end. Prints the exit statuses. Torch is imported once and never used before the forks.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.training.kill_at import kill_at
 from training.evaluate import EvaluateConfig, evaluate
 
 
@@ -18,10 +20,12 @@ def rows(cache: Path) -> int:
     return sum(file.read_bytes().count(b"\n") for file in cache.glob("*.jsonl"))
 
 
-def child(config: EvaluateConfig) -> int:
+def child(config: EvaluateConfig, moment: tuple[str, str, int] | None = None) -> int:
     pid = os.fork()
     if pid == 0:
         try:
+            if moment:
+                kill_at(*moment)
             evaluate(config)
             os._exit(0)
         except BaseException as error:
@@ -35,6 +39,10 @@ def main() -> None:
     config, cache = EvaluateConfig.model_validate(job["config"]), Path(job["cache"])
     ends = []
     for wanted in job["kills"]:
+        if isinstance(wanted, list):
+            pid = child(config, tuple(wanted))
+            ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            continue
         pid = child(config)
         done = (
             (config.out / "report.json").exists if wanted < 0 else lambda n=wanted: rows(cache) >= n

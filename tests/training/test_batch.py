@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from huatuo.toml import ROOT
+from tests.training import test_huatuo_judge as theirs
 from tests.training.openai_server import OpenAiServer, finish
 from tests.training.test_judge import CASES, PRICES, command, form, planted, serving, written
 from training import batch as module
-from training import judge
+from training import huatuo_judge, judge
 from training.batch import main
 
 __all__ = ["serving"]
@@ -195,7 +196,7 @@ def killed_when(server: OpenAiServer, arguments: list[str], reached: Any) -> Non
         [sys.executable, "-m", "training.batch", *arguments], cwd=ROOT,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not reached() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
@@ -238,3 +239,42 @@ def test_killed_while_waiting(serving: Any, tmp_path: Path) -> None:
     server.on_batch = partial(finish, status="completed")
     assert main(arguments) == 0
     assert server.created == server.uploads == 1 and winners(tmp_path) == WINNERS
+
+
+def test_the_authors_judge_goes_through_batches_to_the_same_rulings_at_half_the_price(
+    serving: Any, tmp_path: Path, capsys: Any
+) -> None:
+    prices = {"price_in": 10.0, "price_out": 30.0}
+    folders = [tmp_path / name for name in ("once", "batches")]
+    found = []
+    for folder, flags in zip(folders, ([], ["--in-batches", *QUICK]), strict=True):
+        folder.mkdir()
+        prose = iter(
+            ["I like both."]
+        )  # one reply without a label is a try, and the next batch asks again
+        server = serving(
+            theirs.by_prompt(lambda prompt, number, left=prose: next(left, "") or theirs.plain(prompt, number))
+        )  # fmt: skip
+        arguments = [*theirs.prepare(folder, server, **prices), *flags]
+        if flags:
+            assert huatuo_judge.main([*arguments, "--estimate"]) == 0
+            assert "12 cases in batches: 24 calls, 72 at most" in capsys.readouterr().out
+            capped = [*theirs.prepare(folder, server, **prices, max_cost=0.05), *flags]
+            assert huatuo_judge.main(capped) == 2 and not server.created
+            assert "max_cost: about" in capsys.readouterr().err
+            arguments = [*theirs.prepare(folder, server, **prices), *flags]
+            server.on_batch = lambda *_: None  # it takes its time
+            assert huatuo_judge.main([*arguments, "--no-wait"]) == 4 and not server.bodies
+            server.on_batch = finish
+        assert huatuo_judge.main(arguments) == 0
+        assert len(server.bodies) == 24 + 1 and server.created == 2 * bool(flags)
+        assert huatuo_judge.main(arguments) == 0 and len(server.bodies) == 25
+        found.append(json.loads((folder / "out.json").read_text("utf-8")))
+    once, batched = found
+    assert (once["in_batches"], batched["in_batches"]) == (0, 25)
+    assert once["cost"] == pytest.approx(25 * (1000 * 10 + 200 * 30) / 1e6)
+    assert batched["cost"] == pytest.approx(once["cost"] / 2)
+    tries = [[order.pop("tries") for r in one["rulings"] for order in r["orders"]] for one in found]
+    assert sorted(tries[0]) == sorted(tries[1]) == [1] * 23 + [2]
+    assert once["rulings"] == batched["rulings"]
+    assert [once[key] for key in ("win", "loss", "tie")] == [4, 4, 4]

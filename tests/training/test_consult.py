@@ -10,7 +10,7 @@ from huatuo import arena
 from huatuo.config import ROOT, read_models
 from huatuo.consultations import Consultation, Exchange, Setting
 from huatuo.errors import NoData
-from huatuo.patient import CARD_BREAK, make_case, read_card
+from huatuo.patient import CARD_BREAK, read_card
 from huatuo.ui import duel
 from reviews.database import DEFAULT_NAME
 from reviews.export import conversation, export
@@ -18,12 +18,11 @@ from reviews.importer import read_files
 from reviews.people import People
 from reviews.records import PreparedPair
 from reviews.store import Store
+from tests.training.test_multiturn import CASE, written
 from training import consult
 
 KNOWN, _ = read_models(ROOT / "configs/models")
 CAST = consult.Cast(("nano-hybrid", "nano-doctor"), "rule", KNOWN)
-STORY = "疾病：\n左眼发红\n病情描述：\n昨天下午开始有一点痒，没有发烧。\n患病多久：\n一周内"
-CASE = make_case("7", STORY, "疾病诊断：\n过敏性结膜炎", "眼科")
 
 
 def said(name: str, *turns: tuple[str, str], finish: str = "complete") -> Consultation:
@@ -119,16 +118,6 @@ def test_a_card_tells_what_may_be_said_and_keeps_the_truth_below() -> None:
     facts, truth = read_card(consult.card_case(CASE).card)
     assert "有一点痒" in facts and "结膜炎" not in facts and "过敏性结膜炎" in truth
     assert CARD_BREAK not in facts + truth
-
-
-def written(folder: Path) -> Path:
-    rows = [
-        {"id": 7, "medical_case": STORY, "doctor_diagnosis": "疾病诊断：\n过敏性结膜炎", "Department": "眼科"},
-        {"id": 8, "medical_case": "就诊患者：\n邱*", "doctor_diagnosis": "疾病诊断：\n焦虑障碍", "Department": "精神科"},
-    ]  # fmt: skip
-    file = folder / "cases.json"
-    file.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    return file
 
 
 def test_two_bundled_models_file_a_study_and_a_second_run_adds_nothing(

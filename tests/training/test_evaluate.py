@@ -21,6 +21,7 @@ from tests.training.answering_server import AnsweringServer
 from training.data import BadData
 from training.evaluate import EvaluateConfig, evaluate, main
 from training.gate import GateConfig, check
+from training.opinions import consulted
 from training.questions import BenchmarkConfig
 
 SHARED = ROOT.parent / "shared/data"
@@ -572,6 +573,28 @@ def test_the_command_exits_1_when_the_gate_fails_and_2_for_an_error(
         assert words in found and "\n" not in found, found
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shares": {"asks_back": {"value": float("nan"), "low": 0.0, "high": 1.0}}},
+        {"shares": {"asks_back": {"value": "0.5", "low": 0.0, "high": 1.0}}},
+        {"shares": {"asks_back": {"value": 0.5}}},
+        {"shares": [1]}, {"means": {"questions": 3}}, {"means": {"questions": {"value": float("inf")}}},
+        {"consultations": None}, {"unfinished": [1]}, None,
+    ],
+)  # fmt: skip
+def test_figures_of_consultations_that_are_none_are_refused(change: Any, tmp_path: Path) -> None:
+    share = {"value": 0.5, "low": 0.2, "high": 0.8}
+    sound = {"consultations": 1, "unfinished": {}, "shares": {"asks_back": share}, "means": {"questions": {"value": None}}}  # fmt: skip
+    file = tmp_path / "talks.json"
+    figures = {"note": {"en": "Counts."}, "models": {"m": sound}}
+    file.write_text("\ufeff" + json.dumps(figures), "utf-8")
+    assert consulted(str(file)).figures == figures
+    file.write_text(json.dumps(figures | {"models": {"m": sound | change} if change else {}}), "utf-8")  # fmt: skip
+    with pytest.raises(BadData, match=r"talks\.json: not what training\.multiturn writes"):
+        consulted(str(file))
+
+
 def test_what_is_about_other_models_is_an_error(made: dict[str, Any], tmp_path: Path) -> None:
     models = [made["good"]]
     with pytest.raises(NoData, match="none of 25 verdicts"):
@@ -606,3 +629,35 @@ def test_a_release_takes_the_gate_of_its_own_branch_only(
     file.write_text("{}", "utf-8")
     with pytest.raises(BadData, match="no checks of a gate"):
         read_gates(file, tmp_path / "b")
+
+
+def test_verdicts_on_two_benchmarks_with_the_same_ids_stay_apart(tmp_path: Path) -> None:
+    """good is better in `one`, poor in `two`; ids are the same."""
+    made = world(tmp_path, 8)
+    other = tmp_path / "two.jsonl"
+    rows = [json.loads(line) for line in Path(made["questions"]).read_text("utf-8").splitlines()]
+    write(other, [{**row, "question": "又问：" + row["question"], "references": ["吃药。"]} for row in rows])  # fmt: skip
+    sets = tuple(BenchmarkConfig(name=n, file=f) for n, f in (("one", made["questions"]), ("two", str(other))))  # fmt: skip
+
+    def verdict(n: int, benchmark: str) -> dict[str, Any]:
+        winner = "a" if benchmark == "one" else "b"
+        named = {"benchmark": benchmark} if benchmark else {}
+        return {"id": str(n), "model_a": "good", "model_b": "poor", "winner": winner, "error": None} | named  # fmt: skip
+
+    def evaluated(*files: str) -> dict[str, Any]:
+        wanted = config(tmp_path, [made["good"], made["poor"]], made["questions"], judge=files)
+        return evaluate(wanted.model_copy(update={"benchmark": sets}))
+
+    told = [verdict(n, name) for name in ("one", "two", "elsewhere") for n in range(8)]
+    report = evaluated(write(tmp_path / "v.jsonl", told))
+    assert report["judge"]["left_out"] == 8
+    (pair,) = report["judge"]["pairs"]
+    assert {n: (g["win"], g["loss"]) for n, g in pair["by_benchmark"].items()} == {"one": (8, 0), "two": (0, 8)}  # fmt: skip
+    between = {(b["one"], b["two"]): b["questions"] for b in report["agreement"]["between"]}
+    assert between["judge", "rouge-l, one"]["same"] == between["judge", "rouge-l, two"]["same"] == 8
+    assert between["rouge-l, one", "rouge-l, two"]["decided"] == 0
+    page = (tmp_path / "out/report.html").read_text("utf-8")
+    assert "The same verdicts by benchmark." in page
+    assert page.count("good is ahead by the judge") == page.count("poor is ahead by the judge") == 3
+    with pytest.raises(BadData, match=r"w\.jsonl: id 0 is in one and in two; judge again with --benchmark"):  # fmt: skip
+        evaluated(write(tmp_path / "w.jsonl", [verdict(0, "")]))

@@ -1,5 +1,6 @@
 """Answers are made once, kept whole, and a failure is never an answer."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -218,6 +219,7 @@ def test_an_unknown_contestant_is_named(text: str, told: str) -> None:
         (['{"id": 1, "question": "a", "references": ["b"]}', '{"id": 2, "question": "c"}'], r"q.jsonl:2: id 2 has no reference"),
         (['{"id": 1, "question": "a", "options": {"A": "x", "B": "y"}, "answer": "C"}'], r"q.jsonl:1: answer C names no option"),
         (['{"id": 1, "question": "a", "before": [{"role": "assistant", "text": "x"}]}'], r"q.jsonl:1: before"),
+        (['{"id": 1, "question": "a", "options": {"A": "x", "B": "y"}, "answer": "A", "several": "no"}'], r"q.jsonl:1: several is neither"),
         ([], "no questions"),
     ],
 )  # fmt: skip
@@ -228,6 +230,42 @@ def test_a_damaged_file_of_questions_is_named_with_its_line(
     path.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(HuatuoError, match=told):
         read(BenchmarkConfig(name="q", file=str(path)), 0)
+
+
+ROW = '{"id": 1, "question": "头痛怎么办"}\n'
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (gzip.compress(ROW.encode()), "q.jsonl:1: a gzip file; unpack it first"),
+        (gzip.compress(ROW.encode())[:20], "q.jsonl:1: a gzip file; unpack it first"),
+        (b"PK\x03\x04" + bytes(30), "q.jsonl:1: a zip or Excel file"),
+        (b"\xd0\xcf\x11\xe0" + bytes(30), "q.jsonl:1: an Excel file"),
+        (ROW.encode("utf-16"), "q.jsonl:1: UTF-16; save the file as UTF-8"),
+        (ROW.encode("gbk"), "q.jsonl:1: not UTF-8; save the file as UTF-8"),
+        (ROW.encode() + ROW.encode()[:-9], "q.jsonl:2: not JSON"),
+        (b'{"id": NaN, "question": "a"}', "q.jsonl:1: id is float, not text"),
+        (b'{"id": 1' + b"0" * 5000 + b', "question": "a"}', "q.jsonl:1: not JSON: a number of too many digits"),
+        (b'{"id": 1, "question": "a\0"}', "q.jsonl:1: not JSON"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_text_says_what_it_is(raw: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_bytes(raw)
+    with pytest.raises(BadData) as caught:
+        read(BenchmarkConfig(name="q", file=str(tmp_path / "q.jsonl")), 0)
+    assert str(caught.value).startswith(told)
+
+
+def test_marks_and_line_ends_of_other_systems_and_ids_as_numbers_change_nothing(
+    tmp_path: Path,
+) -> None:
+    rows = ROW + '{"id": 2, "question": "咳嗽"}\n'
+    found = []
+    for raw in (rows, "\ufeff" + rows, rows.replace("\n", "\r\n"), rows.replace("1,", '"1",')):
+        (tmp_path / "q.jsonl").write_text(raw, encoding="utf-8", newline="")
+        found.append(read(BenchmarkConfig(name="q", file=str(tmp_path / "q.jsonl")), 0).items)
+    assert all(items == found[0] for items in found) and [i.id for i in found[0]] == ["1", "2"]
 
 
 def test_a_published_file_with_a_wrong_column_is_named(tmp_path: Path) -> None:

@@ -368,7 +368,7 @@ RULING = {
         ({"orders": [{"label": "best"}, {"label": "worse"}]}, "ruling 1: is not what"),
         ({"scores": [20]}, "ruling 1: is not what"),
         ({"scores": ["a", "b"]}, "ruling 1: scores"),
-        ({"id": 7}, "ruling 1: id is missing"),
+        ({"id": 7.5}, "ruling 1: id is float, not text"),
         ({"intent": 3}, "ruling 1: intent"),
         (None, "no `rulings` with model_a"),
     ],

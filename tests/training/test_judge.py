@@ -1,6 +1,7 @@
 """The stronger judge over a real server: planted verdicts in both orders, veto, strict reading, caps, kill and resume."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -373,7 +374,9 @@ def test_a_cap_stops_the_run_on_its_way_and_what_was_judged_stays(
     asked = len(server.bodies)
     free = command(tmp_path, server, **PRICES)
     assert main([*free, "--yes"]) == 0 and len(server.bodies) == 2 * len(CASES)
-    assert written(tmp_path)[1]["spent"]["calls"] == 2 * len(CASES) - asked
+    assert f"this run: {2 * len(CASES) - asked} calls, " in capsys.readouterr().out
+    spent = written(tmp_path)[1]["spent"]
+    assert (spent["replies"], spent["cost"]) == (2 * len(CASES), pytest.approx(0.12 * 16))
 
 
 def test_the_bill_is_the_servers_and_without_one_it_is_estimated(
@@ -382,8 +385,8 @@ def test_the_bill_is_the_servers_and_without_one_it_is_estimated(
     assert main([*command(tmp_path, serving(planted), **PRICES), "--yes"]) == 0
     spent = written(tmp_path)[1]["spent"]
     assert spent == {
-        "calls": 16, "tokens_in": 16000, "tokens_out": 3200, "replies_without_usage": 0,
-        "cost": pytest.approx(1.92),
+        "replies": 16, "in_batches": 0, "tokens_in": 16000, "tokens_out": 3200,
+        "replies_without_usage": 0, "cost": pytest.approx(1.92),
     }  # fmt: skip
     silent = tmp_path / "silent"
     silent.mkdir()
@@ -526,6 +529,10 @@ def test_the_intervals_cover_what_they_should_and_rows_of_another_judge_will_do(
         summary([plain, plain | {"model_b": "z"}])
 
 
+def odd(**more: Any) -> str:
+    return json.dumps({"id": "2", "model_a": "x", "model_b": "y", "winner": "a"} | more)
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -534,6 +541,19 @@ def test_the_intervals_cover_what_they_should_and_rows_of_another_judge_will_do(
         ('{"id": "2", "model_a": "x", "model_b": "y", "winner": "x"}', "winner is neither"),
         ('{"id": "2", "model_a": "x", "model_b": "y", "winner": null}', "either a winner or an error"),
         ('{"id": "1", "model_a": "y", "model_b": "x", "winner": "a"}', "id 1 again; first at v.jsonl:1"),
+        (odd(winner=["a"]), "v.jsonl:2: winner is neither"),
+        (odd(scores={"a": math.nan, "b": 1}), "v.jsonl:2: scores is not what"),
+        (odd(scores={"a": "7", "b": 1}), "v.jsonl:2: scores is not what"),
+        (odd(lengths={"a": math.inf, "b": 1}), "v.jsonl:2: lengths is not what"),
+        (odd(criteria={"diagnosis": ["a"]}), "v.jsonl:2: criteria is not what"),
+        (odd(safety=[{"answer": "a"}]), "v.jsonl:2: safety is not what"),
+        (odd(orders=["a", "b"]), "v.jsonl:2: orders is not what"),
+        (odd(orders=[None, {"winner": "a", "criteria": {}}]), "v.jsonl:2: orders is not what"),
+        (odd(orders=[{"winner": "a", "criteria": {}}]), "v.jsonl:2: orders is not what"),
+        (odd(order_flip="no"), "v.jsonl:2: order_flip is not what"),
+        (odd(benchmark=3), "v.jsonl:2: benchmark is not what"),
+        (odd(id=2.0), "v.jsonl:2: id is float, not text"),
+        (odd(id=1, model_a="y", model_b="x"), "id 1 again; first at v.jsonl:1"),
     ],
 )  # fmt: skip
 def test_a_damaged_file_of_rows_names_its_line(line: str, told: str, tmp_path: Path) -> None:
@@ -558,7 +578,7 @@ def test_after_a_kill_only_what_is_missing_is_asked(serving: Any, tmp_path: Path
     process = subprocess.Popen(
         [sys.executable, "-m", "training.judge", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while len(server.bodies) < 12 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
