@@ -191,13 +191,15 @@ def _fond_names(lexicon: Lexicon, text: str, at: int, end: int) -> Iterator[tupl
     if len(pair) < 2:
         return
     weights = lexicon.weights
-    follows = text[max(0, at - 1) : at] in lexicon.surnames
+    follows = pair[0] != "老" and text[max(0, at - 1) : at] in lexicon.surnames
     if pair in lexicon.plain or (follows and not lexicon.before.search(text[max(0, at - 8) : at])):
         return
     if pair[0] in "小老阿" and pair[1] in lexicon.nicks:
         yield at + 2, lexicon.surnames[pair[1]] + weights["nick"]
     is_child = bool(lexicon.kin.search(text[max(0, at - 5) : at]))
     twice = pair[0] == pair[1]
+    if twice and not _HAN.match(text[max(0, at - 1) : at]) and lexicon.person.match(text, at + 2):
+        is_child = True
     likelier_a_word = -12.5 if twice and is_child else -14.5
     if pair not in lexicon.named and lexicon.words.get(pair, -99.0) > likelier_a_word:
         return

@@ -3,7 +3,7 @@
 Each find is replaced by a typed placeholder such as 【电话】. Found: mobile and landline numbers, ID and
 bank card numbers (with their check digits), passports, plates, e-mail, URL and IP addresses, QQ and
 WeChat after their word, hospital record numbers after theirs, dates (the year stays), ages over 89,
-names with and without a cue, addresses, workplaces and schools. Not all is found (an unusual name in the
+names with and without a cue, addresses, named hospitals, firms and schools. Not all is found (an unusual name in the
 middle of a sentence, a place that only its neighbours know): this lessens what is stored and sent, it
 does not make it anonymous.
 
@@ -84,6 +84,7 @@ def mask(text: str) -> Masked:
                 text = _spliced(text, finds)
                 plain = plain_copy(text)
         if places := institutions.before_addresses(plain):
+            counts["address"] += sum("【地址】" not in text[start:stop] for start, stop in places)
             text = _spliced(text, [(start, stop, "【地址】") for start, stop in places])
             plain = plain_copy(text)
         names_found = bare_names.find(plain, _PLACEHOLDERS)
@@ -201,14 +202,8 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
         r"(?i)(?<![a-z0-9.@-])(?:www\.[a-z0-9-]+(?:\.[a-z0-9-]+)+|[a-z0-9-]{2,}\.(?:com|cn|net|org)(?:\.cn)?)"
         r"(?![a-z])(?:/[^\s\u3000-\u9fff,;!()]*)?",
     ),
-    _rule(
-        "license",
-        r"(?:(?:执业|资格|医师|护士|药师|教师|行医)证书?|(?:执业|资格)(?:证书?)?|驾[照驶]证?|行驶证|结婚证|离婚证|残疾证|出生(?:医学)?证明?|准生证|低保证|老年证|学生证|工作证|工号|学号|学籍|警号|户口[本簿]|房产证|保单|发票)(?:编码|编号|号码|号)?[\s是为:：#]{0,8}+(?P<it>(?=[A-Za-z-]{0,12}\d{3})[A-Za-z0-9\-]{5,27})",
-    ),
-    _rule(
-        "device",
-        r"(?:(?:序列|设备|产品序列|机身|器械)号|(?<![A-Za-z])SN|S/N)[\s是为:：#-]{0,8}+(?P<it>(?=[A-Za-z-]{0,12}\d{3})[A-Za-z0-9\-]{6,30})",
-    ),
+    *(_rule("license", pattern) for pattern in numbers.LICENSES),
+    *(_rule("device", pattern) for pattern in numbers.DEVICES),
     _rule("id_card", _D + r"\d{17}[\dXx](?![\dA-Za-z])", _if("id_card", is_id_number)),
     _rule(
         "id_card",
