@@ -258,16 +258,22 @@ def _figures(
         "length": float(rollouts.lengths.float().mean()),
         "unfinished": float((~rollouts.finished).float().mean()),
         "repeated": sum(map(repetition, texts)) / len(texts),
-        "rubric": sum(grades) / len(grades) if grades else float("nan"),
-        "unwarned": float(silent.sum()) / urgent if urgent else 0.0,
         "sampling_gap": float(gap.abs().max()),
     }
     world = run.accelerator.num_processes
     return {
         **{name: summed(run.accelerator, value) / world for name, value in local.items()},
+        "rubric": _share(run.accelerator, sum(grades), len(grades)),
+        "unwarned": _share(run.accelerator, float(silent.sum()), urgent),
         "kl_coefficient": run.kl.coefficient,
         "length_pull": run.length.pull,
     }
+
+
+def _share(accelerator: Accelerator, part: float, whole: float) -> float:
+    """Part by whole over all processes, of which some may have neither; NaN where there is nothing."""
+    part, whole = summed(accelerator, part), summed(accelerator, whole)
+    return part / whole if whole else float("nan")
 
 
 def texts_of(run: Run, rollouts: Rollouts) -> list[str]:
