@@ -200,6 +200,7 @@ class _Handlers:
     def __init__(self, desk: Desk, pool: Pool, accounts: Accounts) -> None:
         self.desk, self.pool, self.accounts = desk, pool, accounts
         self.store, self.people, self.language = desk.store, desk.people, desk.language
+        self.words = desk.say
 
     def enter(self, request: gr.Request) -> list[Any]:
         """The lists, the form for files, and who may rate."""
@@ -233,13 +234,13 @@ class _Handlers:
         found = self.store.study(name)
         seen = self._shown(found) if found else ("", 0)
         if seen[0] != shown[0] or (action == "freeze" and seen != tuple(shown)):
-            frame.ask_first(self.desk.say("changed_meanwhile"), self.language)
+            frame.ask_first(self.words("changed_meanwhile"), self.language)
         elif action == "freeze":
             self.store.freeze_study(name, actor)
-            frame.tell(self.desk.say("done_freeze", name=name), self.language)
+            frame.tell(self.words("done_freeze", name=name), self.language)
         else:
             self.store.close_study(name, actor, why)
-            frame.tell(self.desk.say("done_close", name=name), self.language)
+            frame.tell(self.words("done_close", name=name), self.language)
         return [*self._lists(name), gr.update(visible=False), None]
 
     def preview(self, request: gr.Request, *values: Any) -> list[Any]:
@@ -250,7 +251,7 @@ class _Handlers:
             _check_names(protocol, self.pool, self.people)
         except BadStudy as error:
             return [study_form.refusal(error, self.language), None, gr.update(visible=False)]
-        meaning = self.desk.say("meaning", hash=protocol.sha256)
+        meaning = self.words("meaning", hash=protocol.sha256)
         told = f"<p>{meaning}</p>{self.desk.protocol(protocol)}"
         told = told.replace("<details>", "<details open>")
         block = conversation.block(told, "state study")
@@ -266,7 +267,7 @@ class _Handlers:
         except (BadStudy, StudyFrozen) as error:
             block = study_form.refusal(error, self.language)
             return [gr.skip(), gr.skip(), gr.skip(), block, None, gr.update(visible=False)]
-        frame.tell(self.desk.say("done_file", name=study.name), self.language)
+        frame.tell(self.words("done_file", name=study.name), self.language)
         return [*self._lists(study.name), "", None, gr.update(visible=False)]
 
     def _researcher(self, request: gr.Request) -> int:
@@ -297,11 +298,11 @@ class _Handlers:
         elif action == "close" and not why.strip():
             missing = "reason_first"
         if study is None or missing:
-            frame.ask_first(self.desk.say(missing), self.language)
+            frame.ask_first(self.words(missing), self.language)
             return [gr.skip()] * 3
         hashed, pairs = shown = self._shown(study)
         facts = {"name": study.name, "hash": hashed, "pairs": pairs, "reason": why.strip()}
-        block = conversation.block(f"<p>{self.desk.say(f'sure_{action}', **facts)}</p>", "sure")
+        block = conversation.block(f"<p>{self.words(f'sure_{action}', **facts)}</p>", "sure")
         return [gr.update(visible=True), (action, study.name, shown, why), block]
 
 
