@@ -64,10 +64,12 @@ def judged(
                 row["id"],
                 *sorted((row["model_a"], row["model_b"])),
             )
-            if seen.setdefault(told, text) != text:
+            if told in seen:
+                where = "here too" if seen[told] == path.name else f"in {seen[told]} too"
                 raise BadData(
-                    f"{path.name}: id {row['id']}: the same judge says it in {Path(seen[told]).name} too; name one of them"
+                    f"{path.name}: id {row['id']}: the same judge says it {where}; name each verdict once"
                 )
+            seen[told] = path.name
             rows.append(row)
         read[f"verdicts: {path.name}"] = Source(path).sha256()
     names = {"", *(name for known in places.values() for name in known)}

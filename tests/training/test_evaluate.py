@@ -382,6 +382,8 @@ def test_two_judges_stand_beside_each_other(made: dict[str, Any], tmp_path: Path
         BadData, match=r"again\.jsonl: id 0: the same judge says it in verdicts\.jsonl"
     ):
         evaluate(config(tmp_path, [made["good"], made["poor"]], made["questions"], judge=(files[0], str(copy))))  # fmt: skip
+    with pytest.raises(BadData, match=r"verdicts\.jsonl: id 0: the same judge says it here too"):
+        evaluate(config(tmp_path, [made["good"], made["poor"]], made["questions"], judge=(files[0], files[0])))  # fmt: skip
 
 
 def test_a_judges_cap_holds_for_all_pairs_together(made: dict[str, Any], tmp_path: Path) -> None:
