@@ -8,6 +8,7 @@ The same seed and counts give the same bytes. `python -m training.corpus configs
 import argparse
 import hashlib
 import json
+import os
 import random
 import sys
 import tomllib
@@ -344,7 +345,7 @@ def write_corpus(
             sides[is_held_out(example.case_id, config.held_out)].append(example.as_json())
         for held, lines in sides.items():
             name = f"{file}.held-out.jsonl" if held else f"{file}.jsonl"
-            temporary = folder / f".{name}.tmp"
+            temporary = folder / f".{name}.{os.getpid()}.tmp"  # another process may write them too
             temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
             temporary.replace(folder / name)
             counts[name] = len(lines)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -9,7 +10,12 @@ from training import argument
 from training.cases import draw_cases
 from training.claims import CONTESTANTS, Answers, figures, page, summary, wins
 
-CASES = draw_cases(12, held_out=True, seed=5, english=0.0)
+
+@cache
+def cases():
+    return draw_cases(12, held_out=True, seed=5, english=0.0)
+
+
 GOOD = {
     "complete": lambda c: f"您好，{c.names[0]}的可能性大，建议到{c.names[2]}就诊检查。",
     "incomplete": lambda c: f"您好。请问{c.asks[0]}",
@@ -17,8 +23,8 @@ GOOD = {
 
 
 def answers(name, of):
-    texts = [of(case) for case in CASES]
-    return Answers(name, CASES, texts, [True] * len(texts))
+    texts = [of(case) for case in cases()]
+    return Answers(name, cases(), texts, [True] * len(texts))
 
 
 def four():
@@ -40,7 +46,7 @@ def test_shares_are_counts_of_the_answers():
 
 def test_an_answer_that_repeats_itself_or_does_not_end_is_not_fluent():
     texts = ["请多喝水好好休息。请多喝水好好休息。", *["请多喝水好好休息。"] * 11]
-    told = Answers("hybrid", CASES, texts, [True] * 11 + [False])
+    told = Answers("hybrid", cases(), texts, [True] * 11 + [False])
     assert figures(told)["fluent"] == pytest.approx(10 / 12, abs=1e-3)
 
 
@@ -66,14 +72,14 @@ def test_a_claim_holds_in_the_seeds_in_which_it_is_so():
 
 def test_answers_are_kept_and_made_again_only_for_other_weights(tmp_path, capsys):
     model = argument.ROOT / "huatuo/nano/doctor"
-    first = argument._answered(tmp_path, "doctor", model, CASES[:2])
+    first = argument._answered(tmp_path, "doctor", model, cases()[:2])
     assert "answers 2 cases" in capsys.readouterr().out
-    assert argument._answered(tmp_path, "doctor", model, CASES[:2]) == first
+    assert argument._answered(tmp_path, "doctor", model, cases()[:2]) == first
     assert capsys.readouterr().out == ""
     kept = json.loads((tmp_path / "answers-doctor.json").read_text(encoding="utf-8"))
     assert kept["answers"] == first.texts and all(first.texts)
     other = argument._answered(
-        tmp_path, "doctor", argument.ROOT / "huatuo/nano/distilled", CASES[:2]
+        tmp_path, "doctor", argument.ROOT / "huatuo/nano/distilled", cases()[:2]
     )
     assert other.texts != first.texts
 
