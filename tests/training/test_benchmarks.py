@@ -235,7 +235,7 @@ def test_bytes_that_are_not_utf8_a_missing_file_and_a_pointer_are_said(
     first = folder / next(iter(files))
     whole = first.read_bytes()
     at = len(whole) - len(whole.split(b"\n")[-2 if b"\n" in whole else -1]) - 1
-    first.write_bytes(whole[:at] + b"\xff\xfe" + whole[at:])
+    first.write_bytes(whole[:at] + b"\xff\x80" + whole[at:])
     with pytest.raises(BadData, match=rf"{first.name}:\d+: not UTF-8"):
         read(name, folder, split)
     first.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
