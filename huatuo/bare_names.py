@@ -32,6 +32,9 @@ _UNSEEN = 1e-5
 
 _TITLED = frozenset("姐哥姨叔婶")
 
+_ADVERBS = frozenset("先再也又还")
+"""After a given name of one character and before more words they are adverbs: 请张三先量血压."""
+
 _OFTEN = 60
 """What the dictionary calls a name, counts so often and holds an uncommon character is more likely a word: 许可证."""
 
@@ -160,6 +163,8 @@ def _names(lexicon: Lexicon, text: str, at: int, end: int) -> Iterator[tuple[int
         wary = weights["wary"] * (surname in lexicon.wary)
         for stop in range(at + size + 1, min(at + size + 2, end) + 1):
             name = text[at:stop]
+            if stop - at > size + 1 and name[-1] in _ADVERBS and stop < end:
+                continue
             given = None if name in lexicon.plain else _given(lexicon, name[size:])
             if given == weights["unseen"] and not lexicon.before.search(text[max(0, at - 8) : at]):
                 continue

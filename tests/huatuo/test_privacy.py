@@ -195,6 +195,15 @@ def test_characters_that_show_nothing_hide_no_identifier(hidden: str) -> None:
     assert mask(left).text == left and mask(left).found == ()
 
 
+@pytest.mark.parametrize(
+    "text", ["请张三先量血压", "张三先去化验", "请王小明先量血压", "叫张三也去查", "请张三再来一次", "让王芳就在家休息"]
+)  # fmt: skip
+def test_an_adverb_after_a_name_is_no_part_of_it(text: str) -> None:
+    masked = mask(text).text
+    assert "【姓名】" in masked and masked[-3:] == text[-3:]
+    assert any(f"【姓名】{adverb}" in masked for adverb in "先也再就"), masked
+
+
 def test_check_digits_are_checked() -> None:
     assert is_id_number("11010519491231002X") and not is_id_number("110105194912310021")
     assert is_card_number("4111111111111111") and not is_card_number("4111111111111112")
