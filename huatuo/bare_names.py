@@ -32,8 +32,8 @@ _UNSEEN = 1e-5
 
 _TITLED = frozenset("姐哥姨叔婶")
 
+# After a given name of one character and before more words they are adverbs: 请张三先量血压.
 _ADVERBS = frozenset("先再也又还")
-"""After a given name of one character and before more words they are adverbs: 请张三先量血压."""
 
 _OFTEN = 60
 """What the dictionary calls a name, counts so often and holds an uncommon character is more likely a word: 许可证."""
