@@ -269,4 +269,4 @@ def test_hostile_text_does_not_hang() -> None:
     ):
         started = time.thread_time()
         mask(text)
-        assert time.thread_time() - started < 0.5, text[:4]
+        assert time.thread_time() - started < 2, text[:4]  # on a busy machine 0.5; a pattern that hangs takes minutes
