@@ -269,4 +269,5 @@ def test_hostile_text_does_not_hang() -> None:
     ):
         started = time.thread_time()
         mask(text)
-        assert time.thread_time() - started < 2, text[:4]  # on a busy machine 0.5; a pattern that hangs takes minutes
+        # 0.5 on a busy machine; a pattern that hangs takes minutes
+        assert time.thread_time() - started < 2, text[:4]
