@@ -1,6 +1,7 @@
 """The reinforcement-learning stage through its own entry point, on a small model with a reward model of random heads."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -258,6 +259,22 @@ def test_a_state_of_another_reward_model_is_refused(project):
     )
     with pytest.raises(Mismatch, match="another reward model"):
         rl.train(config_of(project, algorithm="rloo"), resume=True)
+
+
+@pytest.mark.parametrize(("mine", "others", "share"), [((2, 2), (0, 0), 1.0), ((0, 0), (3, 4), 0.75), ((1, 4), (3, 4), 0.5)])  # fmt: skip
+def test_a_share_counts_what_all_processes_drew(mine, others, share):
+    class Two:  # what accelerate gives the first of two processes
+        num_processes, device = 2, "cpu"
+
+        def __init__(self, numbers):
+            self.left = list(numbers)
+
+        def reduce(self, number, how):
+            assert how == "sum"
+            return number + self.left.pop(0)
+
+    assert rl_step._share(Two(others), *mine) == share
+    assert math.isnan(rl_step._share(Two((0, 0)), 0, 0))
 
 
 def test_a_policy_of_nan_is_named_while_it_answers(project):
