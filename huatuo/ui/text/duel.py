@@ -59,6 +59,6 @@ WORDS: Words = {
         "zh": "可以接着追问，再对整段对话投票；投票后才显示名称。请不要填写患者的身份信息。",
         "en": "You may go on asking, then vote on the whole conversation; names appear only after the vote. Leave out anything that identifies a patient.",
     },
-    "compare.placeholder": {"zh": "同一条消息会发给两边…", "en": "One message goes to both sides…"},
+    "compare.placeholder": {"zh": "同一条消息会发给两边…", "en": "A message to both…"},
     "compare.retry": {"zh": "两边重试", "en": "Retry both"},
 }
