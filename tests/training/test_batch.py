@@ -1,11 +1,14 @@
 """The Batch API over a real server: whole, expired, failed and cancelled batches, kills between any two steps."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from huatuo.toml import ROOT
 from tests.training import test_huatuo_judge as theirs
 from tests.training.openai_server import OpenAiServer, finish
 from tests.training.test_judge import CASES, PRICES, command, form, planted, serving, written
-from training import batch as module
+from training import batches as module
 from training import huatuo_judge, judge
 from training.batch import main
 
@@ -163,6 +166,48 @@ def test_a_batch_goes_on_by_its_id_when_its_note_is_lost(serving: Any, tmp_path:
     assert server.created == 1 and winners(tmp_path) == WINNERS
     assert main([*arguments, "--batch", "batch_9"]) == 2
     assert "refused (HTTP 404)" in capsys.readouterr().err
+
+
+def test_another_jobs_batch_is_not_waited_for_and_a_shared_question_not_sent_twice(
+    serving: Any, tmp_path: Path
+) -> None:
+    server = serving(planted)
+    server.on_batch = lambda _, batch: batch.update(status="in_progress")
+    (tmp_path / "b").mkdir()
+    first = command(tmp_path, server, CASES[:4])
+    second = command(tmp_path / "b", server, CASES[4:], cache=str(tmp_path / "cache"))
+    assert main([*first, "--no-wait"]) == 4
+    server.on_batch = lambda there, batch: batch["id"] == "batch_1" or finish(there, batch)
+    assert main([*second, *QUICK]) == 0 and winners(tmp_path / "b") == WINNERS[4:]
+    assert server.created == 2 and server.batches["batch_1"]["status"] == "in_progress"
+    (tmp_path / "all").mkdir()
+    both = command(
+        tmp_path / "all", server, cache=str(tmp_path / "cache")
+    )  # its first half is `first`
+    assert main([*both, "--no-wait"]) == 4  # it waits for the first job's batch
+    server.on_batch = finish
+    assert main([*both, *QUICK]) == 0 and winners(tmp_path / "all") == WINNERS
+    assert main([*first, *QUICK]) == 0 and server.created == 3 and len(server.bodies) == 24
+
+
+def test_two_commands_at_the_same_moment_make_one_batch(serving: Any, tmp_path: Path) -> None:
+    server = serving(planted)
+    upload, met = server.upload, threading.Barrier(2)
+
+    def slow(*sent: Any) -> Any:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            met.wait(2)  # without a lock the other one comes here too
+        return upload(*sent)
+
+    server.upload = slow  # type: ignore[method-assign]
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    at = [command(folder, server, cache=str(tmp_path / "cache")) for folder in folders]
+    with ThreadPoolExecutor(2) as both:
+        assert list(both.map(main, [[*one, *QUICK] for one in at])) == [0, 0]
+    assert server.uploads == server.created == 1 and len(server.bodies) == 16
+    assert winners(folders[0]) == winners(folders[1]) == WINNERS
 
 
 @pytest.mark.parametrize(
