@@ -1,9 +1,17 @@
-"""How the tests are shared out between two workers: all that drive a browser go to one of them."""
+"""How the tests are shared out between two workers: all that drive a browser go to one of them. And patience."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+from huatuo import guard, openid
+from huatuo.engines import remote
+from huatuo.engines.base import Deadlines
+from reviews.database import Database
+from reviews.store import Store
+from tests.patience import LONG_S
 
 
 class BrowserApart(LoadScopeScheduling):
@@ -21,3 +29,18 @@ class BrowserApart(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BrowserApart:
     """Asked by xdist when it shares out the tests."""
     return BrowserApart(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    """Where no test says otherwise, nothing in this process gives up soon: a machine that stands still for twenty
+    seconds is no model, client or writer that died. A test of a deadline sets one of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Deadlines.__init__, "__defaults__", (LONG_S,) * 3)
+        patch.setattr(remote, "CONNECT_S", LONG_S)
+        patch.setattr(openid, "TIMEOUT_S", LONG_S)
+        patch.setattr(guard, "BODY_S", LONG_S)
+        patch.setattr(guard, "POUR_S", LONG_S)
+        for make in (Database.__init__, Store.open.__func__):  # type: ignore[attr-defined]
+            patch.setitem(make.__kwdefaults__, "busy_timeout_s", LONG_S)
+        yield

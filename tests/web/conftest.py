@@ -1,10 +1,10 @@
 """A real server on a free port with three small pages, and people of every role."""
 
 import asyncio
-import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import gradio as gr
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from huatuo.accounts import Accounts, Role
 from huatuo.config import AppConfig
@@ -22,16 +23,26 @@ from huatuo.web import Page, Route, build_app, uvicorn_config
 from reviews.database import Database
 from reviews.migrations import migrate
 from reviews.people import People
+from tests.patience import LONG_S, free_port
 
 PASSWORD = "correct horse battery"
 SECRET = "select * from /secret/path where key = 'sk-123'"
 
 
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def served(app: FastAPI, config: AppConfig) -> Iterator[str]:
+    """The app on its port in a thread of its own; its address."""
+    how = uvicorn_config(app, config)
+    how.timeout_keep_alive = int(LONG_S)  # else it may hang up just as a slow client asks again
+    server = uvicorn.Server(how)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{config.port}"
+    server.should_exit = True
+    thread.join(LONG_S)
 
 
 @dataclass
@@ -52,7 +63,7 @@ class Site:
             base_url=self.url,
             cookies={self.accounts.cookie_name: token} if token else {},
             headers={"origin": self.url, **headers},
-            timeout=10,
+            timeout=LONG_S,
             verify=False,  # plain HTTP: spares reading the certificates
         )
 
@@ -121,17 +132,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     config = AppConfig(port=free_port())
     accounts = Accounts(people, config)
     app = build_app(config, accounts, pages(accounts), ROUTES)
-    server = uvicorn.Server(uvicorn_config(app, config))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        time.sleep(0.02)
-    site = Site(f"http://127.0.0.1:{config.port}", accounts, people, app, config)
-    site.cookies["visitor"] = accounts.visit()
-    for role in ("physician", "adjudicator", "researcher", "admin"):
-        site.cookies[role] = site.token(role, role)
-    yield site
-    server.should_exit = True
-    thread.join(10)
+    with served(app, config) as url:
+        site = Site(url, accounts, people, app, config)
+        site.cookies["visitor"] = accounts.visit()
+        for role in ("physician", "adjudicator", "researcher", "admin"):
+            site.cookies[role] = site.token(role, role)
+        yield site
     database.close()

@@ -1,7 +1,6 @@
 """Signing in at a provider that runs here, over real HTTP: the good way, and every way it can be false."""
 
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +12,18 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
-import uvicorn
 
 from huatuo.accounts import Accounts
 from huatuo.config import AppConfig, read_toml
 from huatuo.errors import ConfigError
 from huatuo.openid import BACK, Provider
 from huatuo.ui import frame
-from huatuo.web import Page, build_app, uvicorn_config
+from huatuo.web import Page, build_app
 from reviews.database import Database
 from reviews.migrations import migrate
 from reviews.people import Identity, People
-from tests.web.conftest import free_port
+from tests.patience import LONG_S, free_port
+from tests.web.conftest import served
 from tests.web.openid_provider import CLIENT_ID, SECRET, Lies, OpenIdProvider
 
 PASSWORD = "correct horse battery"
@@ -32,12 +31,14 @@ PASSWORD = "correct horse battery"
 
 @dataclass
 class Clock:
-    """The app's clock: the real one, moved by `ahead` seconds."""
+    """The app's clock: the real one, moved by `ahead` seconds, or one that stands at `still`."""
 
     ahead: float = 0.0
+    still: float | None = None
 
     def __call__(self) -> Any:
-        return datetime.fromtimestamp(time.time() + self.ahead, UTC)
+        now = time.time() if self.still is None else self.still
+        return datetime.fromtimestamp(now + self.ahead, UTC)
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Place:
     def browser(self) -> httpx.Client:
         """A browser that sends what a browser sends, and follows nothing by itself."""
         return httpx.Client(
-            base_url=self.url, headers={"origin": self.url}, timeout=10, verify=False
+            base_url=self.url, headers={"origin": self.url}, timeout=LONG_S, verify=False
         )
 
     def user(self, name: str, role: str = "physician") -> tuple[int, str]:
@@ -115,17 +116,8 @@ def serving(folder: Path, host: str = "127.0.0.1") -> Iterator[Place]:
         Page(name, role, lambda language, name=name: frame.blocks(name, language))
         for name, role in (("chat", "visitor"), ("compare", "physician"))
     ]
-    server = uvicorn.Server(
-        uvicorn_config(build_app(config, accounts, pages, provider=ours), config)
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        time.sleep(0.02)
-    yield Place(url, accounts, people, provider, ours, clock)
-    server.should_exit = True
-    thread.join(10)
+    with served(build_app(config, accounts, pages, provider=ours), config):
+        yield Place(url, accounts, people, provider, ours, clock)
     provider.shutdown()
     database.close()
 
@@ -137,7 +129,8 @@ def place(running: Place) -> Place:
         db.conn.execute("UPDATE users SET oidc_issuer = NULL, oidc_subject = NULL")
         for table in ("sessions", "failures", "buckets"):
             db.conn.execute(f"DELETE FROM {table}")
-    running.provider.lies, running.clock.ahead = Lies(), 0.0
+    running.provider.lies = Lies()
+    running.clock.ahead, running.clock.still = 0.0, None
     running.provider.asked.clear()
     running.ours._about = running.ours._keys = None
     return running
@@ -346,8 +339,8 @@ FALSE = {
     "no nonce": Lies(without=("nonce",)),
     "over": Lies(claims={"exp": NOW - 600, "iat": NOW - 900}),
     "no end": Lies(without=("exp",)),
-    "from the future": Lies(claims={"iat": NOW + 3600}),
-    "not yet": Lies(claims={"nbf": NOW + 3600}),
+    "from the future": Lies(claims={"iat": NOW + 86_400}),  # later than the slowest run ends
+    "not yet": Lies(claims={"nbf": NOW + 86_400}),
     "nobody": Lies(claims={"sub": ""}),
     "no subject": Lies(without=("sub",)),
     "a subject that is a number": Lies(claims={"sub": 7}),
@@ -421,6 +414,7 @@ def test_another_issuer_in_the_answer_is_refused(place: Place) -> None:
 def test_clocks_may_differ_by_two_minutes(place: Place) -> None:
     linked(place, "Clocks")
     now = int(time.time())
+    place.clock.still = now
     for claims in ({"iat": now + 100, "exp": now + 400}, {"iat": now - 400, "exp": now - 100}):
         place.provider.lies = Lies(claims=claims)
         with place.browser() as client:
@@ -441,9 +435,11 @@ def test_new_keys_of_the_provider_are_noticed_a_minute_later(place: Place) -> No
 
 
 def test_beginning_is_limited_for_each_address(place: Place) -> None:
+    got: list[int] = []
     with place.browser() as client:
-        got = [client.post("/zh/openid", data={"go": "1"}).status_code for _ in range(24)]
-    assert got[:20] == [200] * 20 and 429 in got[20:]
+        while 429 not in got and len(got) < 200:  # ten seconds of a slow machine allow one more
+            got.append(client.post("/zh/openid", data={"go": "1"}).status_code)
+    assert got[:20] == [200] * 20 and got[-1] == 429
 
 
 def test_another_site_cannot_begin_a_sign_in(place: Place) -> None:

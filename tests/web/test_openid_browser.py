@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from reviews.people import Identity
+from tests.patience import LONG_S
 from tests.web.conftest import PASSWORD
 from tests.web.test_openid import serving
 
@@ -15,13 +16,15 @@ pytestmark = pytest.mark.browser
 
 def test_a_physician_links_the_account_and_then_signs_in_by_the_provider(tmp_path: Path) -> None:
     with serving(tmp_path, "localhost") as place, sync_playwright() as play:
-        expect.set_options(timeout=60_000)
+        expect.set_options(timeout=1000 * LONG_S)
         chromium = play.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path="/usr/bin/chromium",
+            args=["--no-sandbox", "--disable-dev-shm-usage"],
+            timeout=1000 * LONG_S,
         )
         context = chromium.new_context(locale="zh-CN")
         tab = context.new_page()
-        tab.set_default_timeout(60_000)
+        tab.set_default_timeout(1000 * LONG_S)
         complaints: list[str] = []
         tab.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
         number, _ = place.user("Wang")

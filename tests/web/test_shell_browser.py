@@ -7,15 +7,19 @@ import pytest
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import expect, sync_playwright
 
+from tests.patience import LONG_S
+
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=1000 * LONG_S)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_playwright() as play:
         chromium = play.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path="/usr/bin/chromium",
+            args=["--no-sandbox", "--disable-dev-shm-usage"],
+            timeout=1000 * LONG_S,
         )
         yield chromium
         chromium.close()
@@ -24,7 +28,7 @@ def browser() -> Iterator[Any]:
 def watched(browser: Any, locale: str = "zh-CN") -> tuple[Tab, list[str], list[str]]:
     """A tab, what its console complained of, and every address it asked for."""
     tab = browser.new_context(locale=locale).new_page()
-    tab.set_default_timeout(15_000)
+    tab.set_default_timeout(1000 * LONG_S)
     complaints: list[str] = []
     asked: list[str] = []
     tab.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)

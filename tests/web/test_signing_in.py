@@ -14,6 +14,7 @@ from huatuo import accounts as rules
 from huatuo.accounts import Role
 from huatuo.ui import frame
 from huatuo.ui.signin import Ways
+from tests.patience import LONG_S
 
 PASSWORD = "correct horse battery"
 
@@ -116,7 +117,9 @@ def test_the_command_line_invites_lists_and_disables(
     invite = [*common, "invite", "--role", "physician", "--name", "王医生"]
     try:
         command = [sys.executable, "-m", "huatuo.accounts", *invite]
-        made = subprocess.run(command, cwd=rules.ROOT, capture_output=True, text=True, timeout=120)
+        made = subprocess.run(
+            command, cwd=rules.ROOT, capture_output=True, text=True, timeout=LONG_S
+        )
         assert made.returncode == 0, made.stderr
         assert re.fullmatch(r"http://127\.0\.0\.1:7860/zh/invite/[\w-]{43}\n", made.stdout)
         assert rules.main([*common, "list"]) == 0

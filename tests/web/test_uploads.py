@@ -1,8 +1,6 @@
 """Files of pairs sent to a study over HTTP: who may, how large, and what a damaged one says."""
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +8,17 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from huatuo.accounts import Accounts
 from huatuo.config import AppConfig
 from huatuo.guard import BODY_LIMIT
 from huatuo.ui import frame, uploads
-from huatuo.web import Page, build_app, uvicorn_config
+from huatuo.web import Page, build_app
 from reviews.people import People
 from reviews.protocol import Protocol
 from reviews.store import Store
-from tests.web.conftest import PASSWORD, free_port
+from tests.patience import LONG_S, free_port
+from tests.web.conftest import PASSWORD, served
 
 PATH = "/zh/studies/upload"
 
@@ -39,7 +37,7 @@ class Desk:
         """Sends the form as this role."""
         token = {"session": self.cookies[who]} if who in self.cookies else {}
         data = {"study": "uploaded", "language": "zh", **form}
-        with httpx.Client(cookies=token, headers={"origin": self.url}, timeout=60) as client:
+        with httpx.Client(cookies=token, headers={"origin": self.url}, timeout=LONG_S) as client:
             return client.post(self.url + PATH, data=data, files=files)
 
     def count(self, study: str = "uploaded") -> int:
@@ -54,18 +52,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     accounts = Accounts(people, config)
     page = Page("chat", "visitor", lambda language: frame.blocks("chat", language))
     app = build_app(config, accounts, [page], [uploads.route(store, accounts)])
-    server = uvicorn.Server(uvicorn_config(app, config))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        time.sleep(0.02)
     cookies = {"visitor": accounts.visit()}
     for role in ("physician", "adjudicator", "researcher", "admin"):
         cookies[role] = accounts.accept(accounts.invite(role, role, "test"), PASSWORD)
-    yield Desk(f"http://127.0.0.1:{config.port}", store, cookies)
-    server.should_exit = True
-    thread.join(10)
+    with served(app, config) as url:
+        yield Desk(url, store, cookies)
     store.close()
 
 
@@ -190,7 +181,7 @@ def test_a_file_may_be_larger_than_a_form_but_not_without_limit(desk: Desk) -> N
 
     headers = {"origin": desk.url, "content-type": "multipart/form-data; boundary=b"}
     cookies = {"session": desk.cookies["researcher"]}
-    with httpx.Client(cookies=cookies, headers=headers, timeout=60) as client:
+    with httpx.Client(cookies=cookies, headers=headers, timeout=LONG_S) as client:
         try:
             status = client.post(desk.url + PATH, content=endless()).status_code
         except httpx.WriteError:  # the server hung up in the middle
@@ -201,7 +192,7 @@ def test_a_file_may_be_larger_than_a_form_but_not_without_limit(desk: Desk) -> N
 def test_what_is_no_such_form_is_refused(desk: Desk) -> None:
     headers = {"origin": desk.url}
     cookies = {"session": desk.cookies["researcher"]}
-    with httpx.Client(cookies=cookies, headers=headers, timeout=60) as client:
+    with httpx.Client(cookies=cookies, headers=headers, timeout=LONG_S) as client:
         for kind, body in (
             ("application/json", b"{}"),
             ("multipart/form-data", b"x"),
@@ -211,7 +202,7 @@ def test_what_is_no_such_form_is_refused(desk: Desk) -> None:
             answer = client.post(desk.url + PATH, content=body, headers={"content-type": kind})
             assert answer.status_code == 422, (kind, answer.status_code)
     evil = {"origin": "https://evil.example"}
-    with httpx.Client(cookies=cookies, headers=evil, timeout=60) as client:
+    with httpx.Client(cookies=cookies, headers=evil, timeout=LONG_S) as client:
         sent = client.post(desk.url + PATH, files={"first": ("a.jsonl", lines(1))})
         assert sent.status_code == 403
 
