@@ -1,6 +1,7 @@
 """How the tests are shared out between two workers: all that drive a browser go to one of them. And patience."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from xdist.scheduler import LoadScopeScheduling
 from huatuo import guard, openid
 from huatuo.engines import remote
 from huatuo.engines.base import Deadlines
+from reviews import software
 from reviews.database import Database
 from reviews.store import Store
 from tests.patience import LONG_S
@@ -41,6 +43,7 @@ def patience() -> Iterator[None]:
         patch.setattr(openid, "TIMEOUT_S", LONG_S)
         patch.setattr(guard, "BODY_S", LONG_S)
         patch.setattr(guard, "POUR_S", LONG_S)
+        patch.setattr(software, "commit", cache(software.commit))  # git has ten seconds each time
         for make in (Database.__init__, Store.open.__func__):  # type: ignore[attr-defined]
             patch.setitem(make.__kwdefaults__, "busy_timeout_s", LONG_S)
         yield

@@ -18,6 +18,7 @@ from reviews.errors import NotFinished, NotYours, UnknownAssignment
 from reviews.people import People
 from reviews.records import Assignment, Comparison, PreparedPair, PreparedTurn, Turn, utcnow
 from reviews.store import Store
+from tests.patience import LONG_S
 
 LONG = (
     "先量一次血压，记下头疼的时间和诱因，再到神经内科看看，必要时做头颅检查，疼得厉害可以吃布洛芬。"
@@ -51,12 +52,12 @@ class Scene:
 
     async def loaded(self) -> None:
         self.pool.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LONG_S):
             while any(self.pool.state(name) == "loading" for name in self.pool.configs):
                 await asyncio.sleep(0.01)
 
     async def finished(self, ticket: str) -> list[Duel]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LONG_S):
             return [duel async for duel in self.arena.watch(self.rater, ticket)]
 
 

@@ -15,6 +15,7 @@ from huatuo.writing import Desk
 from reviews.chats import Chats
 from reviews.people import People
 from reviews.store import Store
+from tests.patience import LONG_S
 
 ME = Session("visitor:me", None, "", "visitor", "zh")
 YOU = Session("visitor:you", None, "", "visitor", "zh")
@@ -34,12 +35,12 @@ class Scene:
 
     async def ready(self) -> None:
         self.pool.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LONG_S):
             while self.pool.state("m") == "loading":
                 await asyncio.sleep(0.01)
 
     async def finished(self, session: Session = ME) -> ChatView:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LONG_S):
             while (view := self.desk.view(session)).writing is not None:
                 await asyncio.sleep(0.01)
         return view

@@ -1,12 +1,12 @@
 """Configuration: every bad file is a sentence with file and key, never a value, never a hang."""
 
-import time
 from pathlib import Path
 
 import pytest
 
 from huatuo.config import ROOT, AppConfig, ModelConfig, Settings, read_models, read_toml
 from huatuo.errors import ConfigError
+from tests.patience import cpu_seconds
 
 
 class Stage(Settings):
@@ -20,10 +20,14 @@ class Stage(Settings):
 def problem(tmp_path: Path, text: str | bytes, model: type[Settings] = Stage) -> str:
     file = tmp_path / "stage.toml"
     file.write_bytes(text.encode() if isinstance(text, str) else text)
-    started = time.monotonic()
     with pytest.raises(ConfigError) as caught:
         read_toml(file, model, roots=(tmp_path,))
-    assert time.monotonic() - started < 1
+
+    def again() -> None:
+        with pytest.raises(ConfigError):
+            read_toml(file, model, roots=(tmp_path,))
+
+    assert cpu_seconds(again, 1) < 1
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     assert str(file) in str(caught.value)
     return str(caught.value)

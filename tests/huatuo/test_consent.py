@@ -25,6 +25,7 @@ from reviews.export import export
 from reviews.people import People
 from reviews.protocol import Protocol
 from reviews.store import Store
+from tests.patience import LONG_S
 
 PLANTED = (
     "13912345678", "110105194912313319", "王建国", "zhang.san@163.com", "wxid_a8k3j2m1", "ZY0012345",
@@ -129,7 +130,7 @@ class Scene:
 async def running(folder: Path, *models: ModelConfig) -> AsyncIterator[Scene]:
     scene = Scene(folder, *models)
     scene.pool.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LONG_S):
         while any(scene.pool.state(m.name) == "loading" for m in models):
             await asyncio.sleep(0.01)
         yield scene

@@ -15,6 +15,7 @@ from huatuo.engines.decoding import decode, ids_only, pick, search
 from huatuo.engines.local import LocalEngine
 from huatuo.errors import Refused, Truncated, Unavailable
 from tests.huatuo.test_local_engine import ASK, configured, say
+from tests.patience import JumpingLoop
 
 LENGTH = 16
 
@@ -259,9 +260,9 @@ def test_thoughts_are_progress_but_no_answer() -> None:
         patience = Deadlines(first_token_s=0.2, between_tokens_s=0.2, whole_answer_s=5)
         return [item async for item in with_deadlines(stream(*items, pause_s=pause_s), patience)]
 
-    slow = asyncio.run(
-        heard(*[Chunk("", thinking=True)] * 4, Chunk("答"), Finish("stop"), pause_s=0.1)
-    )
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        thoughts = [Chunk("", thinking=True)] * 4
+        slow = runner.run(heard(*thoughts, Chunk("答"), Finish("stop"), pause_s=0.1))
     assert slow == [Chunk("答"), Finish("stop")]
     for unseen in (Chunk("想", thinking=True), Chunk("\x07\u200b \n")):
         with pytest.raises(Refused, match="empty"):

@@ -27,6 +27,7 @@ from reviews.people import People
 from reviews.store import Store
 from tests.huatuo.systems import BUILDERS, build
 from tests.huatuo.test_remote_engine import DONE, Server, event, serving, streamed
+from tests.patience import LONG_S
 
 MODELS, _ = read_models(ROOT / "configs/models")
 TRIES = 8
@@ -97,7 +98,7 @@ def test_a_system_is_converted_loaded_and_compared_to_the_end(
 
     async def act() -> None:
         pool.start()
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(LONG_S):
             await pool.wait(2)
             while pool.state(system.name) == "loading":
                 await asyncio.sleep(0.02)
@@ -216,7 +217,7 @@ def test_a_protocol_gives_both_sides_the_same_settings_also_at_a_later_turn(tmp_
 
     async def act() -> None:
         pool.start()
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(LONG_S):
             while {pool.state(m.name) for m in models} != {"ready"}:
                 await asyncio.sleep(0.02)
         for name in pool.ready():

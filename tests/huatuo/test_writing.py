@@ -8,6 +8,7 @@ import pytest
 from huatuo.engines.base import Chunk, Finish
 from huatuo.errors import Busy, Truncated
 from huatuo.writing import Desk, Writing
+from tests.patience import LONG_S
 
 
 async def says(*items: Chunk | Finish, pause_s: float = 0.0) -> AsyncIterator[Chunk | Finish]:
@@ -22,7 +23,7 @@ async def breaks() -> AsyncIterator[Chunk | Finish]:
 
 
 async def wait_for(writing: Writing) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LONG_S):
         while not writing.recorded:
             await asyncio.sleep(0.005)
 

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,11 +18,12 @@ import pytest
 from reviews.errors import StoreBusy
 from reviews.lock import hold
 from reviews.store import Store
+from tests.patience import LONG_S, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = (
     "import sys, time; from pathlib import Path; from reviews.lock import hold\n"
-    "hold(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    "hold(Path(sys.argv[1])); print('held', flush=True); time.sleep(3600)"
 )
 
 
@@ -37,7 +37,7 @@ def folder() -> Iterator[Path]:
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=LONG_S
     )
 
 
@@ -58,12 +58,6 @@ def start(port: int, folder: Path) -> subprocess.Popen[str]:
             return app
     app.wait()
     pytest.fail(f"the app did not start: {said}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_k13_a_file_is_held_by_one_process_until_it_is_killed(tmp_path: Path) -> None:

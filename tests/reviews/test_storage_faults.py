@@ -24,15 +24,22 @@ from reviews.errors import (
 from reviews.people import People
 from reviews.records import Assignment, PreparedPair, PreparedTurn
 from reviews.store import Store
+from tests.patience import LONG_S
 
 ROOT = Path(__file__).resolve().parents[2]
 Live = Callable[..., Assignment]
 
 
 class Writer:
-    """A forked process that votes when told to and says so, vote by vote, through a pipe."""
+    """A forked process that votes when told to and says so, vote by vote, through a pipe.
 
-    def __init__(self, path: Path, rater: int, ids: list[str]) -> None:
+    dies: (after how many votes, and how many seconds later) it is killed, among the votes that follow.
+    """
+
+    def __init__(
+        self, path: Path, rater: int, ids: list[str], dies: tuple[int, float] | None = None
+    ) -> None:
+        self._dies = dies
         self._said, said = os.pipe()
         context = multiprocessing.get_context("fork")
         self._go = context.Event()
@@ -46,16 +53,21 @@ class Writer:
         store.current_live(rater)
         os.write(said, b"+")
         self._go.wait()
-        for assignment_id in ids:
+        for number, assignment_id in enumerate(ids):
+            if self._dies and number == self._dies[0]:
+                threading.Thread(target=self._kill).start()
             store.cast_vote(assignment_id, rater, "left", reason="更完整", seconds=1.5)
             os.write(said, assignment_id.encode() + b"\n")
 
     def go(self) -> None:
         self._go.set()
 
-    def kill(self) -> None:
-        assert self.process.pid is not None
-        os.kill(self.process.pid, signal.SIGKILL)
+    def _kill(
+        self,
+    ) -> None:  # from inside: on a slow machine the test would come too early or too late
+        assert self._dies is not None
+        time.sleep(self._dies[1])
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def said(self) -> list[str]:
         """Every acknowledged id; waits for the end of the process."""
@@ -117,12 +129,10 @@ def test_k1_kill_9_during_votes_loses_no_acknowledged_vote(path: Path) -> None:
     cut_short = 0
     for number in range(rounds):
         part = slice(number * each, (number + 1) * each)
-        writers = [Writer(path, rater, ids[part]) for rater, ids in work.items()]
+        dies = (number, 0.0004 * number)
+        writers = [Writer(path, rater, ids[part], dies) for rater, ids in work.items()]
         for writer in writers:
             writer.go()
-        time.sleep(0.005 + 0.004 * number)
-        for writer in writers:
-            writer.kill()
         for writer in writers:
             said = writer.said()
             cut_short += len(said) < each
@@ -229,7 +239,7 @@ def test_k6_a_locked_database_is_store_busy_and_the_retry_records_once(
     began = time.monotonic()
     with pytest.raises(StoreBusy, match=r"reviews\.sqlite3"):
         impatient.cast_vote(given.id, wang, "left")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < LONG_S / 2  # LONG_S is what it waits if it is not told 0.2
     other.execute("ROLLBACK")
     other.close()
     assert impatient.view(given.id, wang)[0].state == "open"
@@ -248,8 +258,9 @@ def test_k6_a_stopped_process_that_holds_the_lock_file_is_not_waited_for_without
             failed: list[BaseException] = []
             thread = threading.Thread(target=_try_vote, args=(impatient, given.id, wang, failed))
             thread.start()
-            thread.join(5)
+            thread.join(LONG_S)
             assert isinstance(failed[0], StoreBusy)
+    impatient.database.busy_timeout_s = LONG_S  # its waiting thread has to be let run first
     assert impatient.cast_vote(given.id, wang, "left") == "recorded"
     with impatient.database.write():
         pass
@@ -311,7 +322,7 @@ def test_threads_each_have_their_own_connection(store: Store) -> None:
     assert conn.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     assert conn.execute("PRAGMA synchronous").fetchone()[0] == 2
     assert conn.execute("PRAGMA foreign_keys").fetchone()[0] == 1
-    assert conn.execute("PRAGMA busy_timeout").fetchone()[0] == 30_000
+    assert conn.execute("PRAGMA busy_timeout").fetchone()[0] == 1000 * store.database.busy_timeout_s
 
 
 def test_ended_threads_leave_no_open_files(store: Store) -> None:
