@@ -1,11 +1,16 @@
-"""Several processes on this machine's CPU, through the shipped launcher files: gloo instead of NCCL, a tiny BLOOM."""
+"""Several processes on this machine's CPU, through the shipped launcher files: gloo instead of NCCL, a tiny BLOOM.
 
+Each launch takes most of a minute, so every stage and every engine is run here once; their further combinations are
+marked `engines` and have a command of their own: make test ARGS="-m engines".
+"""
+
+import functools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,16 +21,11 @@ from huatuo.models import branch as branches
 from huatuo.models.checkpoint import verify
 from huatuo.models.trunk import load_trunk
 from huatuo.toml import ROOT
+from tests.patience import LONG_S, free_port
 from training.ensemble import RewardEnsemble
 
 NANO = ROOT / "huatuo/nano/doctor"
 pytestmark = pytest.mark.slow
-
-
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def launch(yaml, *command, processes=2):
@@ -34,14 +34,14 @@ def launch(yaml, *command, processes=2):
         [
             *(sys.executable, "-m", "accelerate.commands.launch"),
             *("--config_file", str(ROOT / "configs/a100x8" / yaml)),
-            *("--num_processes", str(processes), "--main_process_port", str(port())),
+            *("--num_processes", str(processes), "--main_process_port", str(free_port())),
             *("-m", *map(str, command)),
         ],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
-        timeout=420,
+        timeout=5 * LONG_S,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -151,18 +151,10 @@ def cut_small(folder):
     return file
 
 
-UPDATES = [
-    ("ddp.yaml", "ppo"),
-    ("ddp.yaml", "grpo"),
-    ("zero1-rl.yaml", "ppo"),
-    ("zero2-rl.yaml", "ppo"),
-    ("zero2-rl.yaml", "grpo"),
-    ("zero3-rl.yaml", "ppo"),
-]
-
-
-@pytest.mark.parametrize("yaml, algorithm", UPDATES)
-def test_two_processes_make_the_update_of_one(tmp_path, yaml, algorithm):
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The folder of a tiny random BLOOM."""
+    folder = tmp_path_factory.mktemp("tiny")
     tokenizer = AutoTokenizer.from_pretrained(NANO, local_files_only=True)
     torch.manual_seed(0)
     shape = BloomConfig(
@@ -174,23 +166,40 @@ def test_two_processes_make_the_update_of_one(tmp_path, yaml, algorithm):
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    BloomForCausalLM(shape).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    found = []
-    shared = cut_small(tmp_path) if yaml == "zero3-rl.yaml" else yaml
-    for processes in (1, 2):
-        out = tmp_path / f"{processes}.safetensors"
-        launch(
-            shared if processes > 1 else "ddp.yaml",
-            "tests.training.update_in_processes",
-            tmp_path / "model",
-            out,
-            algorithm,
-            processes=processes,
-        )
-        found.append(load_file(out))
-    one, two = found
-    assert (one.pop("figures") - two.pop("figures")).abs().max() < 1e-5
+    BloomForCausalLM(shape).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+def update(folder, yaml, algorithm, processes):
+    """The branch and the figures after an update by so many processes."""
+    out = folder / f"{Path(yaml).stem}-{algorithm}-{processes}.safetensors"
+    command = ("tests.training.update_in_processes", folder / "model", out, algorithm)
+    launch(yaml, *command, processes=processes)
+    return load_file(out)
+
+
+@pytest.fixture(scope="module")
+def by_one(tiny):
+    """The update of one process, by algorithm; each is made once."""
+    return functools.cache(lambda algorithm: update(tiny, "ddp.yaml", algorithm, 1))
+
+
+@pytest.mark.parametrize(
+    "yaml, algorithm",
+    [
+        ("ddp.yaml", "ppo"),
+        ("zero2-rl.yaml", "grpo"),
+        ("zero3-rl.yaml", "ppo"),
+        pytest.param("ddp.yaml", "grpo", marks=pytest.mark.engines),
+        pytest.param("zero1-rl.yaml", "ppo", marks=pytest.mark.engines),
+        pytest.param("zero2-rl.yaml", "ppo", marks=pytest.mark.engines),
+    ],
+)
+def test_two_processes_make_the_update_of_one(tiny, by_one, yaml, algorithm):
+    shared = cut_small(tiny) if yaml == "zero3-rl.yaml" else yaml
+    one, two = by_one(algorithm), update(tiny, shared, algorithm, 2)
+    assert one.keys() == two.keys() and "figures" in one
     assert max((one[name] - two[name]).abs().max() for name in one) < 1e-5
 
 
@@ -223,20 +232,26 @@ def rl_stage(place, **keys):
     )
 
 
-@pytest.mark.parametrize("yaml", ["ddp.yaml", "zero2-rl.yaml", "zero3-rl.yaml"])
-def test_reinforcement_learning_in_two_processes_writes_one_branch_and_one_table(place, yaml):
-    yaml = cut_small(place) if yaml == "zero3-rl.yaml" else yaml
-    printed = launch(yaml, "training.rl", rl_stage(place, steps=2))
+def test_reinforcement_learning_in_two_processes_writes_one_branch_and_one_table(place):
+    printed = launch("ddp.yaml", "training.rl", rl_stage(place, steps=2))
     assert printed.count('"stopped_by": "all steps"') == 1
     assert branches.read_branch(place / "out").kind == "policy"
+    assert steps_of(place) == ["1", "2"]
+
+
+def steps_of(place):
     rows = (place / "work/tiny/steps.csv").read_text(encoding="utf-8").splitlines()
-    assert [row.split(",")[0] for row in rows] == ["step", "1", "2"]
+    assert rows[0].startswith("step,")
+    return [row.split(",")[0] for row in rows[1:]]
 
 
-@pytest.mark.parametrize("yaml", ["zero2-rl.yaml", "zero3-rl.yaml"])
+@pytest.mark.parametrize(
+    "yaml", [pytest.param("zero2-rl.yaml", marks=pytest.mark.engines), "zero3-rl.yaml"]
+)
 def test_a_run_under_zero_goes_on_from_its_shares_as_if_it_had_never_stopped(place, yaml):
     yaml = cut_small(place) if yaml == "zero3-rl.yaml" else yaml
-    launch(yaml, "training.rl", rl_stage(place, steps=4, save_steps=9))
+    printed = launch(yaml, "training.rl", rl_stage(place, steps=4, save_steps=9))
+    assert printed.count('"stopped_by": "all steps"') == 1
     whole = branches.tensors_of(place / "out")
     launch(yaml, "training.rl", rl_stage(place, steps=2, save_steps=2))
     files = {path.name for path in (place / "work/tiny").glob("state*")}
@@ -245,5 +260,4 @@ def test_a_run_under_zero_goes_on_from_its_shares_as_if_it_had_never_stopped(pla
     launch(yaml, "training.rl", config, "--resume")
     again = branches.tensors_of(place / "out")
     assert max((whole[n].float() - again[n].float()).abs().max() for n in whole) < 1e-6
-    rows = (place / "work/tiny/steps.csv").read_text(encoding="utf-8").splitlines()
-    assert [row.split(",")[0] for row in rows] == ["step", "1", "2", "3", "4"]
+    assert steps_of(place) == ["1", "2", "3", "4"]
