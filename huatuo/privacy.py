@@ -3,7 +3,7 @@
 Each find is replaced by a typed placeholder such as 【电话】. Found: mobile and landline numbers, ID and
 bank card numbers (with their check digits), passports, plates, e-mail, URL and IP addresses, QQ and
 WeChat after their word, hospital record numbers after theirs, dates (the year stays), ages over 89,
-names with and without a cue, addresses, named hospitals, firms and schools. Not all is found (an unusual name in the
+codes behind a word of numbering, names with and without a cue, addresses, named hospitals, firms and schools. Not all is found (an unusual name in the
 middle of a sentence, a place that only its neighbours know): this lessens what is stored and sent, it
 does not make it anonymous.
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from huatuo import bare_names, institutions, names, numbers
+from huatuo import bare_names, codes, dates, foreign_names, institutions, names, numbers
 from huatuo.check_digits import is_card_number, is_id_number, is_like_id_number
 from huatuo.plain_copy import plain_copy
 
@@ -49,8 +49,8 @@ _PLACEHOLDERS = frozenset(zh for zh, _ in KINDS.values())
 _HIDDEN = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 )
-_PASSES = 4
-"""A name found is a mark beside which another rule or name may show; more than two passes are rare."""
+_PASSES = 6
+"""What was found is a mark beside which another rule or name may show; more than three passes are rare."""
 _TOKEN = r"[A-Za-z0-9][A-Za-z0-9_.\-]{3,31}"
 _SAYS = numbers.SAYS
 
@@ -74,6 +74,7 @@ def mask(text: str) -> Masked:
     text = shown = _HIDDEN.sub("", given)
     plain = plain_copy(text)
     for _ in range(_PASSES):
+        before = text
         if places := institutions.find(plain):
             counts["workplace"] += len(places)
             text = _spliced(text, [(start, stop, "【单位】") for start, stop in places])
@@ -87,12 +88,12 @@ def mask(text: str) -> Masked:
             counts["address"] += sum("【地址】" not in text[start:stop] for start, stop in places)
             text = _spliced(text, [(start, stop, "【地址】") for start, stop in places])
             plain = plain_copy(text)
-        names_found = bare_names.find(plain, _PLACEHOLDERS)
-        if not names_found:
+        if found_names := bare_names.find(plain, _PLACEHOLDERS):
+            counts["name"] += len(found_names)
+            text = _spliced(text, [(start, stop, "【姓名】") for start, stop in found_names])
+            plain = plain_copy(text)
+        if text == before:
             break
-        counts["name"] += len(names_found)
-        text = _spliced(text, [(start, stop, "【姓名】") for start, stop in names_found])
-        plain = plain_copy(text)
     found = tuple((kind, counts[kind]) for kind in KINDS if counts[kind])
     return Masked(given if text == shown else text, found)
 
@@ -135,17 +136,10 @@ def _is_ip(text: str) -> bool:
     return all(part.isdecimal() and int(part) < 256 for part in text.split("."))
 
 
-def _year_only(match: re.Match[str]) -> str | None:
-    year, month, day = match["y"], match["m"], match["d"]
-    if not 1900 <= int(year) <= 2099 or not 1 <= int(month) <= 12:
-        return None
-    if day is not None and not 1 <= int(day) <= 31:
-        return None
-    return f"{year}年【日期】"
-
-
-def _english_year_only(match: re.Match[str]) -> str:
-    return f"【日期】 {match['y']}" if match["y"] else "【日期】"
+def _unless_a_word(match: re.Match[str]) -> str | None:
+    word = match["it"]
+    known = bare_names.is_common(word) or (len(word) > 2 and bare_names.is_common(word[:2]))
+    return None if known else "【姓名】"
 
 
 def _old(match: re.Match[str]) -> str | None:
@@ -154,10 +148,6 @@ def _old(match: re.Match[str]) -> str | None:
 
 def _over(_: re.Match[str]) -> str:
     return "90+"
-
-
-def _lunar_year_only(match: re.Match[str]) -> str:
-    return f"{match['y']}年【日期】"
 
 
 def _spaced_id(match: re.Match[str]) -> str | None:
@@ -171,15 +161,9 @@ def _eleven(match: re.Match[str]) -> str | None:
     return "【电话】" if gaps <= 5 and "/" not in match[0] else None
 
 
-_NUMERALS = "〇零一二三四五六七八九十"
 _D = r"(?<![\d.])"
 _E = r"(?!\d|\.\d)"
 _ONE_AGE = r"(?<![\d.≥>])(?<!\d[~～-])(?<!大于)(?<!超过)"
-_NOT_PUBLISHED = r"(?![日号]?起?(?:[\u4e00-\u9fff]{0,6})(?:印发|发布|公布|实施|施行|出版|颁布|更新|修订|上市|批准))"
-_MONTHS = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
-    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
-)
 _EN = r"(?<![A-Za-z])"
 _DASH = r"[ .~_/\u00b7\u2010-\u2015\u2212-]"
 
@@ -214,7 +198,10 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
     _rule("phone", _D + r"1[3-9]\d[*×]{3,5}\d{3,4}(?!\d)"),
     _rule("id_card", _D + r"\d(?:[ -]?\d){16}[ -]?[\dXx](?![\dA-Za-z])", _spaced_id),
     _rule("id_card", r"(?:身份证|证件)" + _SAYS + r"(?P<it>\d{14,17}[\dXx])"),
-    _rule("id_card", r"身份证[^\d。；;\n]{0,15}(?P<it>\d{6}(?:[ -]?\d){0,11}[\dXx]?)(?!\d)"),
+    _rule(
+        "id_card",
+        r"身份证[^\d。；;\n]{0,15}(?<![A-Za-z])(?P<it>\d{6}(?:[ -]?\d){0,11}(?:[ -]?[\dXx])?)(?!\d)",
+    ),
     _rule(
         "id_card",
         r"身份证[^\d。；;\n]{0,8}(?:后|尾|末|前)[^\d。；;\n]{0,5}(?P<it>\d{4,6}[Xx]?)(?!\d)",
@@ -238,11 +225,11 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
     _rule("passport", r"(?<![A-Za-z0-9])(?:[EeGg]\d{8}|E[A-Z]\d{7})(?![A-Za-z0-9])"),
     _rule(
         "record",
-        rf"(?:住院|门诊|病历|病案|医保|就诊卡?|诊疗卡?|病床|检查|标本|样本|社保|登记|档案|挂号|床|病理|超声|放射|影像|体检|检验|透析|急诊|留观|新?农合|医疗证|健康卡|健康档案|腕带|报告单?|申请单?|影像检查|流水|条码|条形码|处方|结算|收据|订单|快递单?|运单|参保|保险|心电图?|内镜|胃镜|肠镜|CT|MRI?|DR|B超|(?<![A-Za-z])ID|预约|随访|切片|蜡块)(?:首页|流水|病历)?(?:卡|单|本|证)?(?:号码|编号|号|条码|条形码|码|(?<=ID))[\s是为:：#]{{0,8}}+(?P<it>(?=[A-Za-z_.-]{{0,12}}\d)(?:{_TOKEN}|\d{{2,20}}))",
+        rf"(?:住院|门诊|病历|病案|医保|就诊卡?|诊疗卡?|病床|检查|标本|样本|社保|登记|档案|挂号|床|病理|超声|放射|影像|体检|检验|透析|急诊|留观|新?农合|医疗证|健康卡|健康档案|腕带|报告单?|申请单?|影像检查|流水|条码|条形码|处方|结算|收据|订单|快递单?|运单|参保|保险|心电图?|内镜|胃镜|肠镜|CT|MRI?|DR|B超|(?<![A-Za-z])ID|预约|随访|切片|蜡块)(?:首页|流水|病历)?(?:卡|单|本|证)?(?:号码|编号|号|条码|条形码|码|(?<=ID))[\s是为:：#]{{0,8}}+(?P<it>(?=[A-Za-z_.-]{{0,12}}\d)(?:\d{{3,5}}(?: \d{{3,5}}){{1,4}}(?: \d{{1,2}})?(?![\d/.:-])|{_TOKEN}|\d{{2,20}}))",
     ),
     _rule(
         "record",
-        r"(?:医保卡|就诊卡|诊疗卡|社保卡|慢病卡|健康卡|一卡通|会员卡|运单|(?:取药|取件|取号|核销|验证|签到|预约)码)[\s是为:：#]{0,8}+(?P<it>[A-Za-z]{0,3}\d{4,20})",
+        r"(?:医保卡|就诊卡|诊疗卡|社保卡|慢病卡|健康卡|一卡通|会员卡|运单|(?:取药|取件|取号|核销|验证|签到|预约)码)[\s是为:：#]{0,8}+(?P<it>[A-Za-z]{0,3}\d{4,20}(?: \d{1,5}){0,4})(?!\d)",
     ),
     _rule(
         "record",
@@ -250,6 +237,7 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
     ),
     _rule("record", rf"(?i){_EN}MRN ?#? ?(?P<it>\d{{5,12}})(?!\d)"),
     *(_rule("account", pattern) for pattern in numbers.ACCOUNTS),
+    *(_rule(kind, pattern) for kind, pattern in codes.CODES),
     _rule("phone", _D + r"1([ -])[3-9](?:\1\d){9}" + _E),
     _rule(
         "phone",
@@ -304,64 +292,7 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
         "plate",
         r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-HJ-NP-Za-hj-np-z] ?[·. -]?(?=[A-Za-z]{0,4}\d)(?:[A-HJ-NP-Za-hj-np-z0-9]{4,5}[A-HJ-NP-Za-hj-np-z0-9挂学警港澳急领使试](?![A-Za-z0-9])|(?:[A-HJ-NP-Z0-9] ?){5,6}(?![A-Za-z0-9]))",
     ),
-    _rule(
-        "date",
-        _D
-        + r"(?P<y>(?:19|20)\d\d)(?:\s?年\s?(?P<m>\d{1,2})\s?月(?:\s?(?P<d>\d{1,2}+)\s?[日号]?+)?+)"
-        + _NOT_PUBLISHED,
-        _year_only,
-    ),
-    _rule(
-        "date",
-        _D + r"(?P<y>(?:19|20)\d\d)(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})(?![\d/-]|\.\d)",
-        _year_only,
-    ),
-    _rule(
-        "date",
-        r"(?:生于|出生|生日|日期|时间)\D{0,4}?(?P<it>(?P<y>(?:19|20)\d\d)(?P<m>0\d|1[0-2])(?P<d>[0-3]\d))(?!\d)",
-        _year_only,
-    ),
-    _rule(
-        "date",
-        _D
-        + r"(?P<y>(?:19|20)\d\d)(?P<m>0\d|1[0-2])(?P<d>[0-3]\d)(?=入院|出院|手术|就诊|复查|确诊|出生)",
-        _year_only,
-    ),
-    _rule("date", r"(?<!\d)\d\d年\s?(?:1[0-2]|0?[1-9])月(?:3[01]|[12]\d|0?[1-9])[日号]"),
-    _rule(
-        "date",
-        rf"(?:[{_NUMERALS}]{{2,4}}年)?(?<![{_NUMERALS}])[{_NUMERALS}]{{1,2}}月[{_NUMERALS}]{{1,3}}[日号]",
-    ),
-    _rule(
-        "date",
-        _D
-        + rf"(?P<y>(?:19|20)\d\d)年[农阴]?历?(?:正|腊|冬|闰?[{_NUMERALS}]{{1,2}})月(?:初[{_NUMERALS}]|[廿{_NUMERALS}]{{1,3}})日?",
-        _lunar_year_only,
-    ),
-    _rule(
-        "date",
-        rf"(?:[农阴]历|[一二三四五六七八九〇零]{{2,4}}年)\s?(?:正|腊|冬|[{_NUMERALS}]{{1,2}})月(?:初[{_NUMERALS}]|[廿{_NUMERALS}]{{1,3}})日?",
-    ),
-    _rule(
-        "date",
-        r"(?<![\d.])(?<!\d年)(?<!每年)(?<!每年的)(?:1[0-2]|0?[1-9])月(?:3[01]|[12]\d|0?[1-9])[日号](?!线|是?(?:世界|国际|全国|联合国|中国))",
-    ),
-    _rule(
-        "date",
-        rf"(?i){_EN}{_MONTHS}\.? \d{{1,2}}(?:st|nd|rd|th)?(?![\d.])(?:,? (?P<y>(?:19|20)\d\d))?(?!\d)(?! ?(?:mg|ml|mm|%))",
-        _english_year_only,
-    ),
-    _rule(
-        "date",
-        rf"(?i)(?<!\d)\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {_MONTHS}(?![a-z])(?:,? (?P<y>(?:19|20)\d\d))?",
-        _english_year_only,
-    ),
-    _rule(
-        "date",
-        r"(?<![\d./-])(?:1[0-2]|0?[1-9])([/-])(?:3[01]|[12]\d|0?[1-9])\1(?P<y>(?:19|20)\d\d)(?![\d/-])",
-        _english_year_only,
-    ),
-    *(_rule("date", pattern) for pattern in numbers.DAYS),
+    *(_rule("date", pattern, replace) for pattern, replace in dates.DATES),
     _rule("age", _ONE_AGE + r"(?P<it>9\d|1[0-2]\d)\s?(?:周岁|岁)(?!及?以|的?范围)", _old),
     _rule("age", r"年龄\s*(?:是|为|[:：])?\s*(?P<it>9\d|1[0-2]\d)(?![\d.%+~～-]|及?以)", _old),
     _rule(
@@ -382,19 +313,13 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
     _rule("age", _ONE_AGE + r"(?P<it>9\d|1[0-2]\d) ?(?:yo|y/o|YO)(?![A-Za-z])", _old),
     _rule("age", r"(?i)(?<![\d.])(?P<it>9\d|1[0-2]\d)[ -](?:years?|yrs?)[ -]old", _old),
     _rule("age", rf"(?i){_EN}(?:aged?|age is|age:)\s?(?P<it>9\d|1[0-2]\d)(?![\d%+-])", _old),
-    _rule(
-        "date",
-        rf"民国[{_NUMERALS}\d]{{1,3}}年|[{_NUMERALS}]{{2,4}}年(?:[{_NUMERALS}]{{1,2}}月)?(?:[{_NUMERALS}]{{1,3}}[日号])?(?=出?生)"
-        rf"|(?<![{_NUMERALS}\d])(?:正|腊|冬|[{_NUMERALS}]{{1,2}})月(?:初[{_NUMERALS}]|廿[{_NUMERALS}])",
-    ),
-    _rule(
-        "date",
-        r"(?:日期|生日|出生|生于)[是为:：\s]{0,4}(?P<it>(?:(?:19|20)?\d\d[./-])?\d{1,2}[./-]\d{1,2}|(?:19|20)\d\d[./-]\d{1,2})(?![\d.]|\s?[小分天秒周个kg斤克])",
-    ),
+    *(_rule("date", pattern, replace) for pattern, replace in dates.AFTER_AGES),
     _rule("address", r"邮[编政][编码]{0,2}[是为:：\s]{0,4}(?P<it>\d{6})(?!\d)"),
     *(_rule("bed", pattern) for pattern in names.BEDS),
     *(_rule("address", pattern) for pattern in names.ADDRESSES),
     *(_rule("workplace", pattern) for pattern in names.WORKPLACES),
     *(_rule("account", pattern) for pattern in numbers.HANDLES),
-    *(_rule("name", pattern) for pattern in names.NAMES),
+    *(_rule("name", pattern) for pattern in (*foreign_names.NAMES, *names.NAMES)),
+    *(_rule("name", pattern) for pattern in (*names.SURE, *foreign_names.BESIDE)),
+    *(_rule("name", pattern, _unless_a_word) for pattern in names.UNLESS_A_WORD),
 )
