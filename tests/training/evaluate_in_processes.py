@@ -1,18 +1,20 @@
 """Runs an evaluation in child processes and kills them: `python evaluate_in_processes.py JOB.json`.
 
-The job: {config, cache, kills, tear}. A kill is a number of rows that the cache must hold before it; -1: the report's
-JSON, which is written before its page; or [event, part, count] of kill_at.py. tear: bytes then cut off the cache's files.
-The last child runs to its end. Prints the exit statuses. Torch is imported once and never used before the forks.
+The job: {config, cache, kills, tear}. A kill is a number of rows that the cache must hold before it, or [event, part,
+count] of kill_at.py; each child kills itself, for on a slow machine another process would come too late. tear: bytes
+then cut off the cache's files. The last child runs to its end. Prints the exit statuses. Torch is imported once and never used before the forks.
 """
 
 import json
 import os
 import signal
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.training.kill_at import kill_at
+from training.answer_cache import AnswerCache
 from training.evaluate import EvaluateConfig, evaluate
 
 
@@ -20,12 +22,27 @@ def rows(cache: Path) -> int:
     return sum(file.read_bytes().count(b"\n") for file in cache.glob("*.jsonl"))
 
 
-def child(config: EvaluateConfig, moment: tuple[str, str, int] | None = None) -> int:
+def kill_with(wanted: int, cache: Path) -> None:
+    """From now on this process dies when it keeps an answer and the cache holds as many rows, before or then."""
+    add = AnswerCache.add
+
+    def counted(kept: AnswerCache, new: Sequence[Any]) -> None:
+        for work in (lambda: None, lambda: add(kept, new)):
+            work()
+            if rows(cache) >= wanted:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    AnswerCache.add = counted  # type: ignore[method-assign]
+
+
+def child(config: EvaluateConfig, cache: Path, kill: Any = None) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            if moment:
-                kill_at(*moment)
+            if isinstance(kill, int):
+                kill_with(kill, cache)
+            elif kill:
+                kill_at(*kill)
             evaluate(config)
             os._exit(0)
         except BaseException as error:
@@ -39,23 +56,13 @@ def main() -> None:
     config, cache = EvaluateConfig.model_validate(job["config"]), Path(job["cache"])
     ends = []
     for wanted in job["kills"]:
-        if isinstance(wanted, list):
-            pid = child(config, tuple(wanted))
-            ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-            continue
-        pid = child(config)
-        done = (
-            (config.out / "report.json").exists if wanted < 0 else lambda n=wanted: rows(cache) >= n
-        )
-        while not done() and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:  # fmt: skip
-            time.sleep(0.002)
-        os.kill(pid, signal.SIGKILL)
+        pid = child(config, cache, wanted)
         ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         if job.get("tear"):  # as a power cut would: half of the last line is lost
             for file in cache.glob("*.jsonl"):
                 raw = file.read_bytes()
                 file.write_bytes(raw[: len(raw) - job["tear"]])
-    ends.append(os.waitstatus_to_exitcode(os.waitpid(child(config), 0)[1]))
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(child(config, cache), 0)[1]))
     print(json.dumps(ends))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from huatuo.toml import ROOT
+from tests.patience import LONG_S
 from tests.training import test_huatuo_judge as theirs
 from tests.training.openai_server import OpenAiServer, finish
 from tests.training.test_judge import CASES, PRICES, command, form, planted, serving, written
@@ -241,7 +242,7 @@ def killed_when(server: OpenAiServer, arguments: list[str], reached: Any) -> Non
         [sys.executable, "-m", "training.batch", *arguments], cwd=ROOT,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + LONG_S
     while not reached() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from huatuo.messages import Message
 from huatuo.models.branch import merge, read_branch, tensors_of
 from huatuo.prompts import encode, encode_training
 from huatuo.toml import ROOT, read_toml
+from tests.patience import LONG_S, free_port
 from training import dpo
 from training.csv_log import read_columns
 from training.dpo import PreferenceConfig, main, train
@@ -177,14 +177,14 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(
     runner = tmp_path / "run.py"
     runner.write_text(f"{script}sys.exit(dpo.main())")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", str(random.randint(20_000, 40_000)), str(runner), str(path)]
+    command += ["--master_port", str(free_port()), str(runner), str(path)]
     done = subprocess.run(
         command,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=5 * LONG_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

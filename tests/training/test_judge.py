@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from huatuo.errors import ConfigError
 from huatuo.toml import ROOT
 from reviews.protocol import CRITERIA, SAFETY_KINDS
+from tests.patience import LONG_S
 from tests.training.openai_server import OpenAiServer, Say
 from training import endpoint, judge_form
 from training.answer_files import Said
@@ -569,24 +571,27 @@ def test_a_damaged_file_of_rows_names_its_line(line: str, told: str, tmp_path: P
 def test_after_a_kill_only_what_is_missing_is_asked(serving: Any, tmp_path: Path) -> None:
     rows = [(f"好{i % 9 + 1} 第{i}", f"好{i % 7 + 1} 第{i}") for i in range(20)]
 
-    def slow(body: dict[str, Any], _: int) -> str:
-        time.sleep(0.15)
+    killed = threading.Event()
+
+    def twelve(body: dict[str, Any], number: int) -> str:
+        if number > 12:
+            killed.wait()  # under way when the kill comes
         return planted(body)
 
-    server = serving(slow)
+    server = serving(twelve)
     arguments = command(tmp_path, server, rows, workers=2)
     process = subprocess.Popen(
         [sys.executable, "-m", "training.judge", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 300
-    while len(server.bodies) < 12 and time.monotonic() < deadline:
+    deadline = time.monotonic() + LONG_S
+    while len(server.bodies) < 14 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    time.sleep(0.5)
+    killed.set()
     kept = len(list((tmp_path / "cache").rglob("[0-9a-f]*.json")))
     before = len(server.bodies)
-    assert 12 <= before < 40 and before - 2 <= kept <= before
+    assert (before, kept) == (14, 12)
     assert not (tmp_path / "out" / "v.jsonl").exists()
     server.say = planted
     assert main(arguments) == 0

@@ -11,6 +11,7 @@ import pytest
 
 from huatuo.config import Generation
 from huatuo.toml import ROOT
+from tests.patience import LONG_S
 from tests.training import test_huatuo_judge as theirs
 from tests.training import test_judge as ours
 from tests.training.answering_server import AnsweringServer
@@ -29,7 +30,7 @@ def run(command: Sequence[str], status: int = 0) -> str:
         env=QUIET,
         capture_output=True,
         text=True,
-        timeout=1500,
+        timeout=5 * LONG_S,
     )
     assert done.returncode == status, done.stderr
     return done.stdout

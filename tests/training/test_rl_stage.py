@@ -26,6 +26,7 @@ from huatuo.errors import (
 from huatuo.models import branch as branches
 from huatuo.models.trunk import Trunk, load_trunk
 from huatuo.toml import ROOT, read_toml
+from tests.patience import LONG_S
 from training import rl, rl_step, states, zero
 from training.cases import Case
 from training.evidence import EVIDENCE
@@ -399,10 +400,10 @@ def test_sigterm_saves_after_the_step_and_says_how_to_go_on(project):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     table = project / "work/tiny/steps.csv"
-    end = time.monotonic() + 120
+    end = time.monotonic() + LONG_S
     while time.monotonic() < end and not (table.exists() and table.read_text().count("\n") > 2):
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=LONG_S)
     assert process.returncode != 0 and "--resume" in said
     assert (project / "work/tiny/state.pt").exists() and not (project / "out").exists()
