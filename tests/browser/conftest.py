@@ -4,151 +4,56 @@ The app is a process of its own, with its own database in data/. Its models are 
 server stands here, so that a test decides what each says and when: nothing depends on time.
 """
 
-import json
 import re
-import secrets
 import shutil
-import socket
-import sqlite3
-import subprocess
-import sys
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.browser.models import TALKER
+from tests.browser.served import PATIENCE_MS, START_S, App, served, write_models
+
 PASSWORD = "correct horse battery"
-TALKER = "talker"
-CONTESTANTS = {
-    "qingnang-7": ("青囊七号", "Qingnang Seven"),
-    "xinglin-3": ("杏林三号", "Xinglin Three"),
-}
-SAYS = {
-    TALKER: "您好。先考虑**紧张型头痛**。\n\n1. 怕光吗？\n2. 血压多少？\n\n请到神经内科就诊。",
-    "qingnang-7": "您好。先考虑**紧张型头痛**，也要排除血压高。\n\n1. 怕光怕吵吗？\n2. 平时血压多少？",
-    "xinglin-3": "疼多久了？先量个血压，挂神经内科看看。",
-}
-CUT = object()
-"""A step of an answer: the connection ends here, before the answer does."""
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE_MS = 90_000
-START_S = 240
+TOASTS = """(() => {
+  window.told = new Set();
+  const hear = () => { for (const toast of document.querySelectorAll('.toast-body')) told.add(toast.textContent); };
+  new MutationObserver(hear).observe(document, {childList: true, subtree: true, characterData: true});
+})()"""
+"""Keeps what the page's messages say: they vanish by themselves."""
+TURNS = """async () => {
+  for (let turn = 0; turn < 25; turn++) await new Promise((done) => setTimeout(done));
+}"""
+"""Gradio hands the values of one answer to the fields over several turns of the page's event loop."""
+WHOLE = """() => {
+  const one = (place) => document.querySelector(place), choice = one('#choice input');
+  const ratings = one('#ratings .ratings'), ticket = one('#ticket textarea, #ticket input');
+  return ratings && ticket && choice && !choice.disabled && one('#choice').offsetParent !== null
+    && ticket.value === ratings.dataset.ticket
+    && ticket.value.replace('+', '') === one('#duel .duel')?.dataset.pair;
+}"""
+"""Whether texts, ratings and bar belong to the same pair."""
 
-Step = str | int | threading.Event | object
-"""Text; an HTTP status instead of an answer; an event that is waited for; CUT."""
-
-
-class Models(ThreadingHTTPServer):
-    """A server of models that speaks the OpenAI protocol and says what it was told to say."""
-
-    daemon_threads = True
-    cut = CUT
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.asked: list[tuple[str, list[dict[str, str]]]] = []
-        self._plans: dict[tuple[str, str], list[list[Step]]] = {}
-        self._guard = threading.Lock()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def plan(self, model: str, question: str, *attempts: list[Step]) -> None:
-        """What `model` answers to `question`: the first time, the second, and so on."""
-        self._plans[model, question] = list(attempts)
-
-    def both(self, question: str, *steps: Step) -> None:
-        """The same answer by both contestants."""
-        for model in CONTESTANTS:
-            self.plan(model, question, list(steps))
-
-    def steps(self, model: str, messages: list[dict[str, str]]) -> list[Step]:
-        """What to say now."""
-        with self._guard:
-            self.asked.append((model, messages))
-            attempts = self._plans.get((model, messages[-1]["content"]))
-            if not attempts:
-                return [SAYS[model]]
-            return attempts.pop(0) if len(attempts) > 1 else attempts[0]
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A reader that hung up is nothing to report."""
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Models
-    model = ""
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.model = asked["model"]
-        steps = self.server.steps(self.model, asked["messages"])
-        status = steps[0] if isinstance(steps[0], int) else 200
-        self.send_response(status)
-        self.send_header("content-type", "text/event-stream")
-        self.end_headers()
-        for step in steps if status == 200 else []:
-            if isinstance(step, threading.Event):
-                step.wait(60)
-            elif isinstance(step, str):
-                for start in range(0, len(step), 8):
-                    self._send({"content": step[start : start + 8]}, None)
-            elif step is CUT:
-                return
-        if status == 200:
-            self._send({}, "stop")
-            self.wfile.write(b"data: [DONE]\n\n")
-
-    def _send(self, delta: dict[str, str], finish: str | None) -> None:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        event = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": self.model}
-        self.wfile.write(f"data: {json.dumps({**event, 'choices': [choice]})}\n\n".encode())
-
-    def log_message(self, *_: Any) -> None:
-        """Quiet."""
-
-
-@dataclass
-class App:
-    """The running app."""
-
-    url: str
-    data: Path
-    models: Models
-    log: Path
-    admin: dict[str, Any] = field(default_factory=dict)
-    made: int = 0
-
-    def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        """What SQLite holds, read by another connection than the app's."""
-        place = f"file:{self.data / 'reviews.sqlite3'}?mode=ro"
-        with sqlite3.connect(place, uri=True) as database:
-            database.row_factory = sqlite3.Row
-            return [dict(row) for row in database.execute(query, values)]
-
-    def link(self) -> str:
-        """The first administrator's link, as the app printed it."""
-        found = re.search(r"http://\S+/invite/\S+", self.log.read_text(encoding="utf-8"))
-        assert found, self.log.read_text(encoding="utf-8")
-        return found[0]
-
-    def import_pairs(self, study: str, pairs: list[dict[str, str]]) -> None:
-        """Files pairs in a study by the importer's command line."""
-        path = self.data / f"{study}.jsonl"
-        path.write_text("".join(json.dumps(p, ensure_ascii=False) + "\n" for p in pairs), "utf-8")
-        command = [sys.executable, "-m", "reviews.importer", str(path)]
-        command += ["--study", study, "--data", str(self.data)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+SELECT = """([side, words, number]) => {
+  const walker = document.createTreeWalker(document.querySelector(`.said[data-side=${side}]`), 4);
+  let seen = 0;
+  while (walker.nextNode()) {
+    const node = walker.currentNode, at = node.data.indexOf(words);
+    if (at < 0 || seen++ < number) continue;
+    const range = document.createRange();
+    range.setStart(node, at);
+    range.setEnd(node, at + words.length);
+    getSelection().removeAllRanges();
+    getSelection().addRange(range);
+    return;
+  }
+}"""
 
 
 @dataclass
@@ -162,6 +67,22 @@ class Tab:
     asked: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
+    at_work: set[Request] = field(default_factory=set)
+    begun: int = 0
+
+    def __post_init__(self) -> None:
+        def ended(request: Request) -> None:
+            self.at_work.discard(request)
+
+        def began(request: Request) -> None:
+            if "/queue/data" in request.url:  # open from the first running handler to the last
+                self.at_work.add(request)
+                self.begun += 1
+
+        self.page.on("request", began)
+        self.page.on("requestfinished", ended)
+        self.page.on("requestfailed", ended)
+        self.page.on("framenavigated", lambda _: self.at_work.clear())
 
     def open(self, path: str) -> "Tab":
         """Opens a page of the app and waits until it shows what belongs there."""
@@ -172,25 +93,122 @@ class Tab:
         """Waits until the page that is open has loaded its content."""
         loaded = "#talk .md > *, #duel .md > *, #mine .md > *, #results .md > *, #accounts table, #systems .md > *, #studies .md > *, main.plain"
         self.page.locator(loaded).first.wait_for()
+        self.page.locator("#frame nav a, main.plain").first.wait_for(state="attached")
+        self.quiet()
         return self
+
+    def until(self, is_so: Callable[[], object], what: str) -> None:
+        """Waits for what no locator shows; `what` says it if it never comes."""
+        end = time.monotonic() + PATIENCE_MS / 1000
+        while not is_so():
+            assert time.monotonic() < end, what
+            self.page.wait_for_timeout(50)  # meanwhile the page's events are heard
+
+    def quiet(self) -> None:
+        """Waits until no handler of the page is at work any more, once something has shown that it was.
+
+        Until then Gradio drops a second press of the same button, and fields may still get their values.
+        """
+        self.until(lambda: not self.at_work, "a handler of the page does not end")
+        self.page.evaluate(TURNS)
+
+    def run(self, act: Callable[[], object]) -> None:
+        """Does what calls a handler and waits for its end, whatever it brings."""
+        self.quiet()
+        before = self.begun
+        act()
+        self.until(lambda: self.begun > before, "no handler was called")
+        self.quiet()
+
+    def told(self, words: str) -> None:
+        """Waits until a message of this page has said so; it may be gone again."""
+        self.page.wait_for_function(
+            "words => [...told].some(said => said.includes(words))", arg=words
+        )
+        self.quiet()
+
+    def has_told(self, words: str) -> bool:
+        """Whether a message of this page has said so up to now."""
+        script = "words => [...told].some(said => said.includes(words))"
+        return bool(self.page.evaluate(script, words))
+
+    def state(self, expected: str) -> None:
+        """Waits until the comparison is in this state, and the page ready for what follows."""
+        expect(self.page.locator("#duel .duel")).to_have_attribute("data-state", expected)
+        if expected == "votable":
+            self.page.wait_for_function(WHOLE)
+        if expected != "writing":
+            self.quiet()
+
+    def review(self, study: str) -> "Tab":
+        """Opens the review page at the next pair of this study."""
+        self.open("/zh/review/").choose_study(study)
+        self.state("votable")
+        return self
+
+    def ticket(self) -> str:
+        """The pair on the page; the ratings carry it."""
+        return str(self.page.locator("#ratings .ratings").get_attribute("data-ticket"))
+
+    def next_pair(self, before: str) -> None:
+        """Waits for another pair than the one with this ticket."""
+        expect(self.page.locator("#ratings .ratings")).not_to_have_attribute("data-ticket", before)
+        self.state("votable")
+
+    def select(self, side: str, words: str, number: int = 0) -> None:
+        """Selects words of an answer, as a hand does. number: of equal passages, from 0."""
+        self.page.evaluate(SELECT, [side, words, number])
+
+    def mark(self, side: str, words: str, kind: str) -> None:
+        """Selects words of an answer and marks them as this kind of danger."""
+        self.select(side, words)
+        self.page.locator(f".flag-menu [data-kind={kind}]").click()
 
     def ask(self, text: str) -> None:
         """Types a question and sends it by Enter."""
+        self.quiet()
         self.page.fill("#question textarea", text)
         self.page.press("#question textarea", "Enter")
 
     def press(self, *keys: str) -> None:
         """Presses keys with the focus in no field."""
+        self.quiet()
         self.page.evaluate("document.activeElement && document.activeElement.blur()")
         for key in keys:
             self.page.keyboard.press(key)
 
+    def send(self) -> "Tab":
+        """Sends the form of a page without script and waits for the other page that it leads to."""
+        before = self.page.url
+        self.page.click("main form button")
+        self.page.wait_for_url(lambda url: url != before)
+        return self.wait()
+
+    def accept(self, link: str, password: str = PASSWORD) -> "Tab":
+        """Chooses a password behind a one-time link, as its owner does."""
+        self.page.goto(link)
+        for box in self.page.locator("input[type=password]").all():
+            box.fill(password)
+        return self.send()
+
+    def sign_in(self, name: str, there: str = "", password: str = PASSWORD) -> "Tab":
+        """Signs in by name and password. there: the page that is wanted."""
+        self.name = name
+        self.page.goto(f"{self.app.url}/zh/sign-in" + (f"?next={there}" if there else ""))
+        self.page.fill("input[name=name]", name)
+        self.page.fill("input[name=password]", password)
+        return self.send()
+
     def choose_study(self, name: str) -> None:
-        """Takes this study on the review page; with a single one there is nothing to choose."""
+        """Takes this study on the page that is open; with a single one there is nothing to choose."""
         box = self.page.locator("#study input")
-        if box.is_visible() and box.input_value() != name:
+
+        def choose() -> None:
             box.click()
             self.page.get_by_role("option", name=name, exact=True).click()
+
+        if box.is_visible() and box.input_value() != name:
+            self.run(choose)
             expect(box).to_have_value(name)
 
     def user_id(self) -> int:
@@ -222,7 +240,9 @@ class Tab:
 
 def watch(context: BrowserContext, app: App) -> Tab:
     """A tab whose requests, errors and policy violations are kept."""
+    expect.set_options(timeout=PATIENCE_MS)
     context.set_default_timeout(PATIENCE_MS)
+    context.add_init_script(TOASTS)
     tab = Tab(context.new_page(), context, app)
     context.on("request", lambda request: tab.asked.append(request.url))
     context.on("weberror", lambda error: tab.complaints.append(str(error.error)))
@@ -231,63 +251,6 @@ def watch(context: BrowserContext, app: App) -> Tab:
         lambda m: tab.complaints.append(m.text) if m.type in ("error", "warning") else None,
     )
     return tab
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def write_models(folder: Path, port: int) -> None:
-    """One file for each model that stands on the server at `port`."""
-    folder.mkdir()
-    for name, (zh, en) in {TALKER: ("问诊演示", "Talk demo"), **CONTESTANTS}.items():
-        contestant = str(name in CONTESTANTS).lower()
-        text = (
-            f'name = "{name}"\ntitle_zh = "{zh}"\ntitle_en = "{en}"\nengine = "remote"\n'
-            f'base_url = "http://127.0.0.1:{port}/v1"\nmodel = "{name}"\n'
-            f"leaves_country = false\ncontestant = {contestant}\n"
-        )
-        (folder / f"{name}.toml").write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def served(write: Callable[[Path, int], None], chat_model: str) -> Iterator[App]:
-    """The app as `python app.py` starts it. write: fills the folder of models, given the models' port."""
-    expect.set_options(timeout=PATIENCE_MS)
-    models = Models()
-    data = ROOT / "data" / f"test-browser-{secrets.token_hex(4)}"
-    data.mkdir(parents=True)
-    write(data / "models", models.server_port)
-    port, log = free_port(), data / "app.log"
-    inside = data.relative_to(ROOT)
-    flags = {
-        "port": port,
-        "data-dir": inside,
-        "models-dir": inside / "models",
-        "chat-model": chat_model,
-        **dict.fromkeys(("asks-per-minute", "visitor-asks-per-minute", "asks-per-day"), 9999),
-    }
-    command = [sys.executable, "app.py", *(f"--{key}={value}" for key, value in flags.items())]
-    with log.open("w", encoding="utf-8") as out:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
-    try:
-        app = App(f"http://127.0.0.1:{port}", data, models, log)
-        _await_answer(app, process)
-        yield app
-        faults = re.findall(r".*(?:Traceback|unexpected error).*", log.read_text("utf-8"))
-        assert faults == [], log.read_text("utf-8")[-5000:]
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        models.shutdown()
-        shutil.rmtree(data, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -303,24 +266,15 @@ def app() -> Iterator[App]:
         yield app
 
 
-def _await_answer(app: App, process: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + START_S
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{app.url}/healthz", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    pytest.fail(f"the app did not start:\n{app.log.read_text('utf-8')[-5000:]}", pytrace=False)
-
-
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A browser. Of module scope, because two of Playwright's loops cannot live in one thread."""
     found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=found, args=arguments)
+        browser = play.chromium.launch(
+            executable_path=found, args=arguments, timeout=1000 * START_S
+        )
         yield browser
         browser.close()
 
@@ -332,22 +286,12 @@ def admin(app: App, chromium: Browser) -> Iterator[Tab]:
     tab = watch(context, app)
     tab.name = "admin"
     if not app.admin:
-        accept(tab, app.link())
+        tab.accept(app.link())
         app.admin = context.storage_state()  # type: ignore[assignment]
     tab.open("/zh/admin/")
     yield tab
     tab.check()
     context.close()
-
-
-def accept(tab: Tab, link: str) -> None:
-    """Chooses a password behind an invitation, as its owner does."""
-    tab.page.goto(link)
-    for box in tab.page.locator("input[type=password]").all():
-        box.fill(PASSWORD)
-    tab.page.click("main form button")
-    tab.page.wait_for_url(lambda url: "/invite/" not in url)
-    tab.wait()
 
 
 @pytest.fixture
@@ -384,6 +328,7 @@ def invited(app: App, admin: Tab) -> Callable[..., tuple[str, str]]:
         page.click("#invite")
         shown = page.locator("#invite-link", has_text=name).locator("code")
         link = shown.inner_text().replace("/zh/", f"/{language}/")
+        admin.quiet()  # the box was emptied before it is filled again
         if role != "physician":
             page.reload()
             admin.wait()
@@ -400,7 +345,7 @@ def signed_in(invited: Any, open_tab: Any) -> Callable[..., Tab]:
         name, link = invited(role, language)
         tab: Tab = open_tab(language, **options)
         tab.name = name
-        accept(tab, link)
+        tab.accept(link)
         return tab
 
     return somebody

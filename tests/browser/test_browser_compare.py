@@ -13,11 +13,6 @@ QUICK, SLOW = "qingnang-7", "xinglin-3"
 LEFT, RIGHT = ".pane.left", ".pane.right"
 
 
-def state(tab: Any, expected: str) -> None:
-    """Waits until the comparison is in this state."""
-    expect(tab.page.locator("#duel .duel")).to_have_attribute("data-state", expected)
-
-
 def side_of(tab: Any, words: str) -> str:
     """The side, 'left' or 'right', whose last answer holds these words."""
     panes = tab.page.locator(LEFT)
@@ -35,15 +30,15 @@ def test_a_vote_is_in_the_record_as_it_was_cast_and_then_the_names_appear(
     app: Any, signed_in: Any, language: str
 ) -> None:
     tab = signed_in(language=language)
-    assert tab.page.url == f"{app.url}/{language}/compare/"
+    expect(tab.page).to_have_url(f"{app.url}/{language}/compare/")
     question = f"我头疼三天了，早上更重 {language}"
     tab.ask(question)
-    state(tab, "votable")
+    tab.state("votable")
     better = side_of(tab, "怕光怕吵")
     choose(tab, better)
     tab.page.fill("#reason textarea", "左右都看过了：问得更全")
     tab.page.click("#submit-vote")
-    state(tab, "voted")
+    tab.state("voted")
     titles = {"zh": ("青囊七号", "杏林三号"), "en": ("Qingnang Seven", "Xinglin Three")}[language]
     other = "right" if better == "left" else "left"
     expect(tab.page.locator(f".pane.{better} h2 .name")).to_have_text(titles[0])
@@ -81,11 +76,11 @@ def test_both_sides_are_written_at_the_same_time_and_at_the_same_pace(
     )
     tab.page.wait_for_function(f"() => {{ const [x, y] = {script}; return x === y && x > 9 }}")
     assert tab.page.evaluate(script)[0] <= len(slow)
-    state(tab, "writing")
+    tab.state("writing")
     expect(tab.page.locator("#send")).to_be_disabled()
     expect(tab.page.locator("#choice")).to_be_hidden()
     gate.set()
-    state(tab, "votable")
+    tab.state("votable")
     expect(tab.page.locator("#duel")).to_contain_text(quick)
     expect(tab.page.locator("#duel")).to_contain_text("现在才写完。")
 
@@ -95,15 +90,13 @@ def test_a_conversation_goes_on_and_each_side_is_told_its_own_answers(
 ) -> None:
     tab = signed_in()
     tab.ask("胃疼三天怎么办")
-    state(tab, "votable")
+    tab.state("votable")
     app.models.both("吃完饭更疼", "那先**少食多餐**。")
     choose(tab, "tie")
     tab.ask("吃完饭更疼")
     expect(tab.page.locator(".pane strong", has_text="少食多餐")).to_have_count(2)
-    state(tab, "votable")
-    assert tab.page.locator("#choice input:checked").count() == 0, (
-        "a new turn asks for a new choice"
-    )
+    tab.state("votable")
+    expect(tab.page.locator("#choice input:checked")).to_have_count(0)  # a new turn, a new choice
     expect(tab.page.locator("#duel .turn.you .said")).to_have_text(["胃疼三天怎么办", "吃完饭更疼"])
     for model, own in ((QUICK, "怕光怕吵"), (SLOW, "量个血压")):
         told = [
@@ -115,7 +108,7 @@ def test_a_conversation_goes_on_and_each_side_is_told_its_own_answers(
         assert roles == [("user", False), ("assistant", True), ("user", False)]
     choose(tab, "both_bad")
     tab.page.click("#submit-vote")
-    state(tab, "voted")
+    tab.state("voted")
     (vote,) = tab.votes()
     assert vote["choice"] == "both_bad"
     turns = app.rows("SELECT 1 FROM turns WHERE comparison_id = ?", vote["comparison_id"])
@@ -126,11 +119,11 @@ def test_a_skipped_and_a_reported_pair_are_left_and_kept(app: Any, signed_in: An
     tab = signed_in()
     for button, words, left in (("skip", "已跳过", "skipped"), ("report", "已报告", "reported")):
         tab.ask(f"{button} 这一对")
-        state(tab, "votable")
+        tab.state("votable")
         tab.page.fill("#reason textarea", "两边答得一样")
         tab.page.click(f"#{button}")
         expect(tab.page.locator("#duel .welcome")).to_be_visible()
-        expect(tab.page.locator(".toast-body").last).to_contain_text(words)
+        tab.told(words)
         expect(tab.page.locator("#vote-bar")).to_be_hidden()
         query = "SELECT * FROM assignments WHERE rater_id = ? ORDER BY seq DESC"
         last = app.rows(query, tab.user_id())[0]
@@ -149,10 +142,10 @@ def test_the_next_pair_is_a_new_one(app: Any, signed_in: Any) -> None:
     seen = []
     for number in range(2):
         tab.ask(f"第 {number} 对")
-        state(tab, "votable")
+        tab.state("votable")
         choose(tab, "tie")
         tab.page.click("#submit-vote")
-        state(tab, "voted")
+        tab.state("voted")
         seen.append(tab.votes()[-1]["comparison_id"])
         tab.page.click("#next")
         expect(tab.page.locator("#duel .welcome")).to_be_visible()
@@ -168,20 +161,20 @@ def test_a_side_that_fails_cannot_be_voted_on_and_can_be_asked_again(
     app.models.plan(SLOW, question, ["说到一半", app.models.cut], ["这次说完了。"])
     tab = signed_in(language=language)
     tab.ask(question)
-    state(tab, "broken")
+    tab.state("broken")
     words = "回答没有写完" if language == "zh" else "answer was not finished"
     expect(tab.page.locator("#duel [role=alert].unfinished")).to_contain_text(words)
     tab.press("1", "Enter")
     assert tab.page.locator("#choice input:checked").count() == 0
     assert tab.votes() == []
     tab.page.reload()
-    state(tab, "broken")
+    tab.state("broken")
     tab.page.click("#retry")
-    state(tab, "votable")
+    tab.state("votable")
     expect(tab.page.locator("#duel")).to_contain_text("这次说完了。")
     expect(tab.page.locator("#duel .unfinished")).to_have_count(0)
     tab.press("1", "Enter")
-    state(tab, "voted")
+    tab.state("voted")
     (vote,) = tab.votes()
     tries = app.rows(
         "SELECT finish FROM answers WHERE comparison_id = ? AND attempt = 1", vote["comparison_id"]
@@ -197,14 +190,14 @@ def test_a_reload_in_mid_answer_finds_both_sides_again(app: Any, signed_in: Any)
     expect(tab.page.locator(".pane", has_text="刷新之前")).to_have_count(2)
     tab.page.reload()
     expect(tab.page.locator(".pane", has_text="刷新之前")).to_have_count(2)
-    state(tab, "writing")
+    tab.state("writing")
     gate.set()
-    state(tab, "votable")
+    tab.state("votable")
     expect(tab.page.locator(".pane", has_text="刷新之后")).to_have_count(2)
     tab.page.reload()
-    state(tab, "votable")
+    tab.state("votable")
     tab.press("2", "Enter")
-    state(tab, "voted")
+    tab.state("voted")
     assert [vote["choice"] for vote in tab.votes()] == ["right"]
     assert len(app.rows("SELECT 1 FROM assignments WHERE rater_id = ?", tab.user_id())) == 1
 
@@ -214,7 +207,7 @@ def test_a_whole_comparison_by_keyboard_alone(signed_in: Any) -> None:
     expect(tab.page.locator("#question textarea")).to_be_focused()
     tab.page.keyboard.type("1234 只用键盘")
     tab.page.keyboard.press("Enter")
-    state(tab, "votable")
+    tab.state("votable")
     assert tab.page.locator("#choice input:checked").count() == 0, "digits in the box are text"
     tab.page.keyboard.press("Escape")
     tab.page.keyboard.press("4")
@@ -222,8 +215,9 @@ def test_a_whole_comparison_by_keyboard_alone(signed_in: Any) -> None:
     tab.page.keyboard.press("2")
     expect(tab.page.locator("#choice input").nth(1)).to_be_checked()
     tab.page.keyboard.press("Enter")
-    state(tab, "voted")
+    tab.state("voted")
     assert [vote["choice"] for vote in tab.votes()] == ["right"]
+    expect(tab.page.locator("#next")).to_be_visible()
     tab.page.keyboard.press("n")
     expect(tab.page.locator("#duel .welcome")).to_be_visible()
 
@@ -231,20 +225,20 @@ def test_a_whole_comparison_by_keyboard_alone(signed_in: Any) -> None:
 def test_a_double_click_makes_one_vote(app: Any, signed_in: Any) -> None:
     tab = signed_in()
     tab.ask("双击投票")
-    state(tab, "votable")
+    tab.state("votable")
     choose(tab, "left")
     tab.page.dblclick("#submit-vote")
-    state(tab, "voted")
+    tab.state("voted")
     assert [vote["choice"] for vote in tab.votes()] == ["left"]
 
 
 def test_a_vote_without_a_choice_is_asked_for_one(signed_in: Any) -> None:
     tab = signed_in()
     tab.ask("还没有选")
-    state(tab, "votable")
+    tab.state("votable")
     tab.page.click("#submit-vote")
-    expect(tab.page.locator(".toast-body")).to_contain_text("请先选择")
-    state(tab, "votable")
+    tab.told("请先选择")
+    tab.state("votable")
     assert tab.votes() == []
 
 
@@ -259,30 +253,29 @@ def test_a_red_flag_stands_above_both_answers_before_either_is_written(
     expect(tab.page.locator("#duel .red-flag")).to_contain_text("120")
     expect(tab.page.locator(".pane .dots")).to_have_count(2)
     gate.set()
-    state(tab, "votable")
+    tab.state("votable")
     expect(tab.page.locator("#duel .red-flag")).to_have_count(1)
 
 
 def test_the_same_pair_is_open_in_two_tabs_and_the_first_vote_stands(signed_in: Any) -> None:
     tab = signed_in()
     tab.ask("两个标签页")
-    state(tab, "votable")
-    second = tab.context.new_page()
-    second.goto(tab.page.url)
-    expect(second.locator("#duel .duel")).to_have_attribute("data-state", "votable")
+    tab.state("votable")
+    second = type(tab)(tab.context.new_page(), tab.context, tab.app).open("/zh/compare/")
+    second.state("votable")
     tab.press("1", "Enter")
-    state(tab, "voted")
-    second.locator("#choice label").nth(1).click()
-    second.click("#submit-vote")
-    expect(second.locator(".toast-body")).to_contain_text("已有不同的投票")
+    tab.state("voted")
+    choose(second, "right")
+    second.page.click("#submit-vote")
+    second.told("已有不同的投票")
     assert [vote["choice"] for vote in tab.votes()] == ["left"]
 
 
 def test_what_is_masked_is_told_and_never_stored(app: Any, signed_in: Any) -> None:
     tab = signed_in()
     tab.ask("我的电话是13812345678，头疼怎么办")
-    state(tab, "votable")
-    expect(tab.page.locator(".toast-body")).to_contain_text("为保护隐私")
+    tab.state("votable")
+    tab.told("为保护隐私")
     assert "13812345678" not in tab.page.locator("#duel").inner_text()
     assert app.rows("SELECT 1 FROM turns WHERE question LIKE '%13812345678%'") == []
     assert "13812345678" not in json.dumps(app.models.asked[-2:], ensure_ascii=False)

@@ -18,7 +18,7 @@ NAMELESS = re.compile(
 def votable(tab: Any, question: str) -> None:
     """Asks and waits for both answers."""
     tab.ask(question)
-    expect(tab.page.locator("#duel .duel")).to_have_attribute("data-state", "votable")
+    tab.state("votable")
 
 
 def fits(tab: Any) -> None:
@@ -70,7 +70,7 @@ def test_on_a_phone_the_answers_are_tabs_and_a_swipe_turns_them(signed_in: Any) 
     tab.page.locator("#choice label").nth(1).click()
     expect(tab.page.locator("#choice input").nth(1)).to_be_checked()
     tab.page.locator("#submit-vote").click()
-    expect(tab.page.locator("#duel .duel")).to_have_attribute("data-state", "voted")
+    tab.state("voted")
     assert [vote["choice"] for vote in tab.votes()] == ["right"]
 
 
@@ -106,7 +106,7 @@ def test_the_language_switch_keeps_the_page_and_the_pair(app: Any, signed_in: An
     tab.page.click("#frame a[hreflang=en]")
     expect(tab.page).to_have_url(f"{app.url}/en/compare/")
     expect(tab.page.locator("html")).to_have_attribute("lang", "en")
-    expect(tab.page.locator("#duel .duel")).to_have_attribute("data-state", "votable")
+    tab.state("votable")
     assert tab.page.locator(".pane .said").all_inner_texts() == answers
     expect(tab.page.locator("#submit-vote")).to_have_text("Submit vote")
     tab.page.click("#frame a[hreflang=zh]")
@@ -116,24 +116,22 @@ def test_the_language_switch_keeps_the_page_and_the_pair(app: Any, signed_in: An
 def test_the_first_page_is_in_the_readers_language(app: Any, open_tab: Any) -> None:
     for language in ("zh", "en"):
         tab = open_tab(language)
-        tab.page.goto(app.url)
-        tab.wait()
-        assert tab.page.url == f"{app.url}/{language}/chat/"
+        tab.open("")
+        expect(tab.page).to_have_url(f"{app.url}/{language}/chat/")
 
 
 def test_the_theme_is_the_systems_until_the_reader_chooses(open_tab: Any) -> None:
     tab = open_tab(color_scheme="dark").open("/zh/chat/")
-    paper = "getComputedStyle(document.body).backgroundColor"
-    dark = tab.page.evaluate(paper)
+    body, paper = tab.page.locator("body"), "getComputedStyle(document.body).backgroundColor"
     expect(tab.page.locator("html")).to_have_class(re.compile(r"\bdark\b"))
+    dark = tab.page.evaluate(paper)
     tab.page.click("[data-theme]")
     expect(tab.page.locator("html")).not_to_have_class(re.compile(r"\bdark\b"))
-    light = tab.page.evaluate(paper)
-    assert light != dark
+    expect(body).not_to_have_css("background-color", dark)
     tab.page.reload()
     tab.wait()
     expect(tab.page.locator("html")).not_to_have_class(re.compile(r"\bdark\b"))
-    assert tab.page.evaluate(paper) == light
+    expect(body).not_to_have_css("background-color", dark)
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
@@ -145,10 +143,10 @@ def test_every_control_has_a_name(signed_in: Any, language: str) -> None:
             votable(tab, "每个按钮都有名字")
         tree = tab.page.locator("body").aria_snapshot()
         assert NAMELESS.search(tree) is None, tree
-        assert tab.page.locator("h1, h2").count() > 0
+        assert tab.page.locator("h1, h2").count() > 0, path
     names = {"zh": "左边更好|右边更好|相当|都不可用", "en": "Left|Right|Equally|Both"}[language]
     for name in names.split("|"):
-        assert tab.page.get_by_role("radio", name=re.compile(name)).count() == 1
+        expect(tab.page.get_by_role("radio", name=re.compile(name))).to_have_count(1)
     regions = {"zh": ("左边的回答", "右边的回答"), "en": ("Left answer", "Right answer")}[language]
     for region in regions:
         expect(tab.page.get_by_role("article", name=region)).to_be_visible()
@@ -176,7 +174,7 @@ def test_a_vote_by_tab_and_arrow_keys_alone(signed_in: Any) -> None:
     assert page.evaluate(outline) == "solid", "the focus can be seen"
     to("#submit-vote", "Tab")
     page.keyboard.press("Enter")
-    expect(page.locator("#duel .duel")).to_have_attribute("data-state", "voted")
+    tab.state("voted")
     assert [vote["choice"] for vote in tab.votes()] == [choice]
 
 
@@ -186,6 +184,7 @@ def test_the_limits_stand_on_every_page_and_the_skip_link_leads_past_them(open_t
     tab.page.locator(".skip-link").focus()
     expect(tab.page.locator(".skip-link")).to_be_in_viewport()
     tab.page.keyboard.press("Enter")
+    expect(tab.page).to_have_url(re.compile("#main$"))
     tab.page.keyboard.press("Tab")
     inside = "document.activeElement.closest('#main') !== null"
     assert tab.page.evaluate(inside)

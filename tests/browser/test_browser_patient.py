@@ -31,6 +31,7 @@ def test_each_side_shows_what_its_own_patient_said(app: Any, signed_in: Any) -> 
     tab.open("/zh/review/")
     tab.choose_study("two-patients")
     expect(tab.page.locator("#duel .case")).to_contain_text("眼红两天。")
+    tab.state("votable")
     panes = {side: tab.page.locator(f".pane.{side}") for side in ("left", "right")}
     first = "left" if "痒吗" in panes["left"].first.inner_text() else "right"
     second = "right" if first == "left" else "left"
@@ -66,12 +67,12 @@ def test_a_physician_plays_the_case_of_a_card_and_the_pair_counts_in_its_study(
     expect(card.get_by_text("过敏性结膜炎")).to_be_visible()
     expect(tab.page.locator("#with-card")).to_be_visible()
     tab.ask("医生您好，左眼发红。")
-    expect(tab.page.locator("#duel .duel")).to_have_attribute("data-state", "votable")
+    tab.state("votable")
     expect(tab.page.locator("#with-card")).to_be_hidden()
     expect(card).to_contain_text("有一点痒")
     tab.page.locator("#choice label").first.click()
     tab.page.click("#submit-vote")
-    expect(tab.page.locator("#duel .duel")).to_have_attribute("data-state", "voted")
+    tab.state("voted")
     (vote,) = tab.votes()
     assert (vote["study"], vote["external_id"]) == ("cards", "7")
     for asked in app.models.asked:

@@ -12,29 +12,28 @@ pytestmark = [pytest.mark.browser]
 PASSWORD = "correct horse battery"
 
 
-def act(page: Any, name: str, action: str) -> str:
+def act(admin: Any, name: str, action: str) -> str:
     """Does something with an account on the admin page; the sentence that was confirmed."""
-    page.click("#account input")
-    page.get_by_role("option", name=name, exact=True).click()
-    page.click("#action input")
-    page.get_by_role("option", name=re.compile(f"^{action}")).click()
-    page.click("#act")
+    page = admin.page
+    wish(admin, name, action)
+    expect(page.locator("#confirm")).to_be_visible()
+    admin.quiet()  # the sentence before this one is gone
     told = page.locator("#warning .sure")
     expect(told).to_contain_text(name)
     words = str(told.inner_text())
     page.click("#confirm")
     expect(page.locator("#confirmation")).to_be_hidden()
+    admin.quiet()
     return words
 
 
-def sign_in(tab: Any, link: str, password: str) -> None:
-    """Chooses a password behind a one-time link."""
-    tab.page.goto(link)
-    for box in tab.page.locator("input[type=password]").all():
-        box.fill(password)
-    tab.page.click("main form button")
-    tab.page.wait_for_url(lambda url: "/invite/" not in url)
-    tab.wait()
+def wish(admin: Any, name: str, action: str) -> None:
+    """Chooses an account and what is to be done with it."""
+    admin.quiet()
+    for box, option in (("account", re.compile(f"^{name}$")), ("action", re.compile(f"^{action}"))):
+        admin.page.click(f"#{box} input")
+        admin.page.get_by_role("option", name=option).click()
+    admin.page.click("#act")
 
 
 def test_an_invitation_works_once(invited: Any, open_tab: Any, app: Any) -> None:
@@ -43,7 +42,7 @@ def test_an_invitation_works_once(invited: Any, open_tab: Any, app: Any) -> None
     tab.expected += ["403", "422"]
     tab.page.goto(link)
     expect(tab.page.locator("main")).to_contain_text(name)
-    new, again = tab.page.locator("input[type=password]").all()
+    new, again = (tab.page.locator(f"input[name={box}]") for box in ("new", "again"))
     for words, first, second in (
         ("太短", "short", "short"),
         ("不一样", PASSWORD, PASSWORD + "!"),
@@ -54,9 +53,8 @@ def test_an_invitation_works_once(invited: Any, open_tab: Any, app: Any) -> None
         expect(tab.page.locator("[role=alert]")).to_contain_text(words)
     new.fill(PASSWORD)
     again.fill(PASSWORD)
-    tab.page.click("main form button")
-    tab.wait()
-    assert tab.page.url == f"{app.url}/zh/compare/"
+    tab.send()
+    expect(tab.page).to_have_url(f"{app.url}/zh/compare/")
     expect(tab.page.locator("#frame .account")).to_have_text(name)
     other = open_tab()
     other.expected.append("403")
@@ -70,20 +68,20 @@ def test_a_disabled_physician_is_out_at_once_and_the_votes_stay(
     tab = signed_in()
     tab.expected.append("401")
     tab.ask("停用之前")
-    expect(tab.page.locator("#duel .duel")).to_have_attribute("data-state", "votable")
+    tab.state("votable")
     tab.press("1", "Enter")
-    expect(tab.page.locator("#duel .duel")).to_have_attribute("data-state", "voted")
+    tab.state("voted")
     admin.open("/zh/admin/")
     row = admin.page.locator("#accounts tr", has_text=re.compile(rf"^{tab.name}医生"))
     expect(row).to_contain_text("有效")
 
     def switch(action: str, status: str) -> None:
-        act(admin.page, tab.name, action)
+        act(admin, tab.name, action)
         expect(row).to_contain_text(status)
 
     switch("停用账户", "已停用")
     tab.page.click("#next")
-    expect(tab.page.locator(".toast-body")).to_be_visible()
+    tab.told("")
     tab.page.reload()
     expect(tab.page).to_have_url(re.compile("/zh/sign-in"))
     assert len(tab.votes()) == 1
@@ -93,8 +91,7 @@ def test_a_disabled_physician_is_out_at_once_and_the_votes_stay(
     expect(tab.page.locator("[role=alert]")).to_contain_text("姓名或密码不对")
     switch("恢复账户", "有效")
     tab.page.fill("input[name=password]", PASSWORD)
-    tab.page.click("main form button")
-    tab.wait()
+    tab.send()
     expect(tab.page.locator("#frame .account")).to_have_text(tab.name)
 
 
@@ -104,7 +101,7 @@ def test_a_name_that_is_taken_or_empty_cannot_be_invited(admin: Any, signed_in: 
     for name, words in ((taken, "已有"), ("  ", "请先写下内容")):
         page.fill("#invite-name input, #invite-name textarea", name)
         page.click("#invite")
-        expect(page.locator(".toast-body").last).to_contain_text(words)
+        admin.told(words)
         assert page.locator("#invite-link code").count() == 0
 
 
@@ -125,6 +122,7 @@ def test_links_are_listed_replaced_and_withdrawn_and_a_password_is_reset_by_one(
     expect(row).to_contain_text("新账户（医生）")
 
     def choose(button: str) -> None:
+        admin.quiet()
         page.click("#one-link input")
         page.get_by_role("option", name=re.compile(f"^{name} ")).click()
         page.click(button)
@@ -136,7 +134,7 @@ def test_links_are_listed_replaced_and_withdrawn_and_a_password_is_reset_by_one(
     second = shown.inner_text()
     page.click("#invite-link [data-copy]")
     expect(page.locator("#invite-link [data-copy]")).to_have_text("已复制")
-    assert page.evaluate("navigator.clipboard.readText()") == second
+    assert page.evaluate("navigator.clipboard.readText()") == second != first
     choose("#withdraw")
     expect(row).to_have_count(0)
     other = open_tab()
@@ -147,16 +145,16 @@ def test_links_are_listed_replaced_and_withdrawn_and_a_password_is_reset_by_one(
 
     tab = signed_in()
     admin.open("/zh/admin/")
-    assert "旧密码仍然有效" in act(page, tab.name, "生成设置密码")
+    assert "旧密码仍然有效" in act(admin, tab.name, "生成设置密码")
     link = page.locator("#account-link code").inner_text()
     tab.open("/zh/compare/")
     fresh = open_tab()
-    sign_in(fresh, link, "a wholly new sentence")
+    fresh.accept(link, "a wholly new sentence")
     expect(fresh.page.locator("#frame .account")).to_have_text(tab.name)
     tab.page.reload()
     expect(tab.page).to_have_url(re.compile("/zh/sign-in"))
 
-    words = act(page, tab.name, "改为仲裁医生")
+    words = act(admin, tab.name, "改为仲裁医生")
     assert "由医生改为仲裁医生" in words and "1 处登录" in words
     fresh.page.reload()
     expect(fresh.page).to_have_url(re.compile("/zh/sign-in"))
@@ -164,21 +162,13 @@ def test_links_are_listed_replaced_and_withdrawn_and_a_password_is_reset_by_one(
     expect(page.locator("#accounts tbody tr")).to_have_count(1)
     expect(page.locator("#accounts tbody")).to_contain_text("仲裁医生")
     page.fill("#search textarea, #search input", "")
-    page.click("#account input")
-    page.get_by_role("option", name="admin", exact=True).click()
-    page.click("#action input")
-    page.get_by_role("option", name=re.compile("^停用账户")).click()
-    page.click("#act")
-    expect(page.locator(".toast-body").last).to_contain_text("不能停用自己")
+    wish(admin, "admin", "停用账户")
+    admin.told("不能停用自己")
 
 
 def test_the_account_page_ends_one_session_or_all(signed_in: Any, open_tab: Any) -> None:
     tab, other = signed_in(), open_tab()
-    other.page.goto(f"{tab.app.url}/zh/sign-in")
-    other.page.fill("input[name=name]", tab.name)
-    other.page.fill("input[name=password]", PASSWORD)
-    other.page.click("main form button")
-    other.wait()
+    other.sign_in(tab.name)
     tab.page.goto(f"{tab.app.url}/zh/account")
     rows = tab.page.locator(".rows li")
     expect(rows).to_have_count(2)
@@ -215,43 +205,49 @@ def test_a_researcher_imports_files_freezes_and_closes_a_study(
         told.wait_for()
         words = told.inner_text()
         page.click("main.plain a")
+        page.locator("#studies .md > *").first.wait_for()
+        tab.wait()
         return words
+
+    def press(button: str) -> None:
+        tab.quiet()
+        page.click(button)
 
     good = "".join(json.dumps({"id": f"q{n}", **pair}) + "\n" for n in range(4))
     assert "pairs.jsonl：第 5 行：不是有效的 JSON" in send(good + "{broken")
     assert "新增 4 题" in send(good)
     page.fill("#study-name input, #study-name textarea", name)
     page.fill("#study-until input, #study-until textarea", "tomorrow")
-    page.click("#show-protocol")
+    press("#show-protocol")
     expect(page.locator("#protocol .problem")).to_contain_text("截止日期")
     page.fill("#study-until input, #study-until textarea", "")
     page.click("#study-criteria input")
     page.get_by_role("option", name="追问").click()
     page.keyboard.press("Escape")
-    page.click("#show-protocol")
+    press("#show-protocol")
     shown = page.locator("#protocol pre")
     expect(shown).to_contain_text('criteria = ["asking"]')
-    page.click("#file")
+    press("#file")
     detail = page.locator("#study-detail")
     expect(detail).to_contain_text("草案")
     expect(detail.locator("tr", has_text="0 / 3")).to_contain_text("4")
-    page.click("#freeze")
+    press("#freeze")
     expect(page.locator("#warning .sure")).to_contain_text("已有的 4 道题目")
     tab.app.import_pairs(name, [{"id": "late", **pair}])  # by a colleague, while this page asks
-    page.click("#confirm")
-    expect(page.locator(".toast-body").last).to_contain_text("刚被别人改过")
+    press("#confirm")
+    tab.told("刚被别人改过")
     expect(detail).to_contain_text("草案")
-    page.click("#freeze")
+    press("#freeze")
     expect(page.locator("#warning .sure")).to_contain_text("已有的 5 道题目")
     expect(page.locator("#warning .sure")).to_contain_text("不能再修改")
-    page.click("#confirm")
+    press("#confirm")
     expect(detail).to_contain_text("已冻结")
-    page.click("#close")
-    expect(page.locator(".toast-body").last).to_contain_text("写下结束的理由")
+    press("#close")
+    tab.told("写下结束的理由")
     page.fill("#close-reason input, #close-reason textarea", "试点结束")
-    page.click("#close")
+    press("#close")
     expect(page.locator("#warning .sure")).to_contain_text("理由：试点结束")
-    page.click("#confirm")
+    press("#confirm")
     expect(detail).to_contain_text("已结束")
     query = "SELECT actor, action FROM audit WHERE subject = ? AND action <> 'import' ORDER BY seq"
     done = tab.app.rows(query, f"study:{name}")
@@ -279,36 +275,32 @@ def test_a_visitor_is_led_to_sign_in_and_then_to_the_page_that_was_wanted(
     tab = open_tab(language)
     tab.expected.append("401")
     name, link = invited(language=language)
-    tab.page.goto(link)
-    for box in tab.page.locator("input[type=password]").all():
-        box.fill(PASSWORD)
-    tab.page.click("main form button")
-    tab.wait()
+    tab.accept(link)
     tab.page.locator("#frame form button").click()
-    tab.wait()
     expect(tab.page).to_have_url(f"{app.url}/{language}/chat/")
+    tab.wait()
     expect(tab.page.locator("#frame nav a")).to_have_count(1)
     tab.page.goto(f"{app.url}/{language}/review/")
     wanted = f"{app.url}/{language}/sign-in?next=/{language}/review/"
     assert unquote(tab.page.url) == wanted
-    for password in ("not the password", PASSWORD):
-        tab.page.fill("input[name=name]", name)
-        tab.page.fill("input[name=password]", password)
-        tab.page.click("main form button")
-        if password != PASSWORD:
-            expect(tab.page.locator("[role=alert]")).to_be_visible()
-    tab.wait()
-    assert tab.page.url == f"{app.url}/{language}/review/"
+    tab.page.fill("input[name=name]", name)
+    tab.page.fill("input[name=password]", "not the password")
+    tab.page.click("main form button")
+    expect(tab.page.locator("[role=alert]")).to_be_visible()
+    tab.page.fill("input[name=name]", name)
+    tab.page.fill("input[name=password]", PASSWORD)
+    tab.send()
+    expect(tab.page).to_have_url(f"{app.url}/{language}/review/")
 
 
 def test_a_researcher_sees_bars_and_may_export_after_a_vote(app: Any, signed_in: Any) -> None:
     physician = signed_in()
     physician.ask("结果页要有一票")
-    expect(physician.page.locator("#duel .duel")).to_have_attribute("data-state", "votable")
+    physician.state("votable")
     physician.press("1", "Enter")
-    expect(physician.page.locator("#duel .duel")).to_have_attribute("data-state", "voted")
+    physician.state("voted")
     tab = signed_in("researcher")
-    assert tab.page.url == f"{app.url}/zh/results/"
+    expect(tab.page).to_have_url(f"{app.url}/zh/results/")
     results = tab.page.locator("#results")
     expect(results.locator("svg").nth(1)).to_be_visible()
     assert results.locator("svg rect.win, svg rect.loss, svg rect.tie").count() > 3

@@ -41,7 +41,9 @@ def enter(tab: Any, language: str = "zh") -> Any:
     """Opens the review page and, where there are more studies, ours."""
     tab.open(f"/{language}/review/")
     tab.choose_study(STUDY)
+    expect(tab.page.locator("#duel .case .said")).to_contain_text("位患者：头疼")
     expect(tab.page.locator("#progress")).to_contain_text(f"{COUNT}")
+    tab.state("votable")
     return tab
 
 
@@ -53,6 +55,7 @@ def shown(tab: Any) -> str:
 def moved(tab: Any, before: str) -> str:
     """Waits for another question than `before`."""
     expect(tab.page.locator("#duel .case .said")).not_to_have_text(before)
+    tab.state("votable")
     return shown(tab)
 
 
@@ -116,6 +119,7 @@ def test_undo_shows_the_last_pair_and_a_new_choice_is_its_second_revision(signed
     expect(tab.page.locator("#duel .revising")).to_contain_text("左边更好")
     expect(tab.page.locator("#choice input").nth(0)).to_be_checked()
     expect(tab.page.locator("#reason textarea")).to_have_value("第一次的理由")
+    tab.state("votable")
     tab.press("3", "Enter")
     expect(tab.page.locator("#duel .case .said")).to_have_text(second)
     assert [(v["revision"], v["choice"]) for v in tab.votes()] == [(1, "left"), (2, "tie")]
@@ -126,7 +130,7 @@ def test_undo_with_nothing_behind_says_so(signed_in: Any) -> None:
     tab = reviewing(signed_in)
     question = shown(tab)
     tab.press("Z")
-    expect(tab.page.locator(".toast-body")).to_contain_text("没有可以撤销的题目")
+    tab.told("没有可以撤销的题目")
     assert shown(tab) == question
 
 
@@ -139,6 +143,7 @@ def test_a_skipped_pair_is_counted_and_can_be_taken_up_again(app: Any, signed_in
     assert tab.votes() == []
     tab.press("z")
     expect(tab.page.locator("#duel .case .said")).to_have_text(first)
+    tab.state("votable")
     tab.press("2", "Enter")
     expect(tab.page.locator("#duel .case .said")).to_have_text(second)
     done(tab, 1)
@@ -153,13 +158,7 @@ def test_who_stops_finds_the_same_pair_in_another_browser(signed_in: Any, open_t
     waiting = moved(tab, first)
     sides = tab.page.locator(".pane .said").all_inner_texts()
     tab.context.close()
-    later = open_tab()
-    later.name = tab.name
-    later.page.goto(f"{tab.app.url}/zh/sign-in?next=/zh/review/")
-    later.page.fill("input[name=name]", tab.name)
-    later.page.fill("input[name=password]", "correct horse battery")
-    later.page.click("main form button")
-    enter(later.wait())
+    later = enter(open_tab().sign_in(tab.name, "/zh/review/"))
     assert shown(later) == waiting
     assert later.page.locator(".pane .said").all_inner_texts() == sides
     done(later, 1)
@@ -210,11 +209,14 @@ def test_the_end_of_a_study_says_thanks_and_undo_still_works(app: Any, signed_in
     tab = signed_in().open("/zh/review/")
     tab.choose_study("a-short-study")
     expect(tab.page.locator("#duel .case .said")).to_have_text("只有一题")
+    tab.state("votable")
     tab.press("1", "Enter")
     expect(tab.page.locator("#duel .welcome")).to_contain_text("您已全部评完")
-    assert tab.page.locator("#vote-bar").is_hidden()
+    expect(tab.page.locator("#vote-bar")).to_be_hidden()
+    expect(tab.page.locator("#undo-last")).to_be_visible()
     tab.press("z")
     expect(tab.page.locator("#duel .case .said")).to_have_text("只有一题")
+    tab.state("votable")
     tab.press("2", "Enter")
     expect(tab.page.locator("#duel .welcome")).to_be_visible()
     assert [(v["revision"], v["choice"]) for v in tab.votes()] == [(1, "left"), (2, "right")]
@@ -239,7 +241,7 @@ def test_a_second_tab_does_not_replace_a_vote_and_reasons_hold_no_identifiers(
     tab.press("1", "Enter")
     moved(tab, first)
     late.press("2", "Enter")
-    expect(late.page.locator(".toast-body")).to_contain_text("撤销")
+    late.told("撤销")
     votes = tab.votes()
     assert [(v["choice"], v["revision"]) for v in votes] == [("left", 1)]
     assert votes[0]["reason"] == "患者电话【电话】，左边问得细"

@@ -89,10 +89,10 @@ def play(tabs: list[Any], study: str) -> None:
     for tab in tabs:
         tab.open("/zh/review/")
         tab.choose_study(study)
-        expect(tab.page.locator("#duel .case .said")).to_be_visible()
     busy = list(enumerate(tabs))
     while busy:
         for rater, tab in list(busy):
+            tab.state("votable")
             question, *sides = tab.page.evaluate(
                 "['.case', '.pane.left', '.pane.right'].map("
                 "place => document.querySelector(`#duel ${place} .said`).innerText)"
