@@ -147,8 +147,8 @@ def choose_ridge(
 ) -> tuple[float, dict[str, float]]:
     """(ridge, {ridge: loss}) by cross-validation over the cases of the given rows.
 
-    The strongest whose loss lies within one standard error of the least (source: Breiman et al. 1984): the losses of
-    noisy votes differ by less than chance, and the weaker ridges fit the noise.
+    The strongest whose loss exceeds the least by no more than one standard error of their difference over the folds
+    (Breiman et al. 1984, paired: all ridges see the same cases): weaker ridges fit the noise of votes.
     """
     if len(ridges) == 1:
         return ridges[0], {}
@@ -176,8 +176,8 @@ def choose_ridge(
     )
     losses = each @ np.array([float((of == k).mean()) for k in used])
     best = int(losses.argmin())
-    error = each[best].std(ddof=1) / math.sqrt(len(used)) if len(used) > 1 else 0.0
-    chosen = ordered[int(np.flatnonzero(losses <= losses[best] + error)[0])]
+    errors = (each - each[best]).std(1, ddof=1) / math.sqrt(len(used)) if len(used) > 1 else 0.0
+    chosen = ordered[int(np.flatnonzero(losses <= losses[best] + errors)[0])]
     return float(chosen), dict(zip(map(str, ordered), losses.tolist(), strict=True))
 
 
