@@ -83,7 +83,7 @@ def test_check_tells_digest_memory_words_and_pace(folder: Path, capsys: Any) -> 
     assert run(folder, "check", "well", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["works"] and len(said["sha256"]) == 64 and said["words"]
-    assert 0 < said["first_token_s"] < 60 and said["tokens_per_s"] > 0 and said["load_s"] > 0
+    assert 0 < said["first_token_s"] < 600 and said["tokens_per_s"] > 0 and said["load_s"] > 0
     assert said["need"] < said["free"] and 0 < said["tokens"] <= 18
     assert run(folder, "check", "well") == 0
     assert "first words after" in capsys.readouterr().out
