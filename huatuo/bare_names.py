@@ -100,6 +100,11 @@ def is_common(word: str) -> bool:
     return _lexicon().words.get(word, -99.0) > -13.0
 
 
+def is_given(word: str) -> bool:
+    """Whether every character of a word is frequent in given names: 欣然, not 酬多."""
+    return _lexicon().common.issuperset(word)
+
+
 def find(text: str, skip: Collection[str] = ()) -> list[tuple[int, int]]:
     """The spans of names in a text, in order. skip: what stands in 【】 as a placeholder and is not read."""
     spans: list[tuple[int, int]] = []

@@ -139,6 +139,8 @@ def _is_ip(text: str) -> bool:
 def _unless_a_word(match: re.Match[str]) -> str | None:
     word = match["it"]
     known = bare_names.is_common(word) or (len(word) > 2 and bare_names.is_common(word[:2]))
+    if word[0] in "和应水平" and bare_names.is_common(word[1:]):
+        known = known or word[0] == "和" or not bare_names.is_given(word[1:])
     return None if known else "【姓名】"
 
 
@@ -200,7 +202,7 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
     _rule("id_card", r"(?:身份证|证件)" + _SAYS + r"(?P<it>\d{14,17}[\dXx])"),
     _rule(
         "id_card",
-        r"身份证[^\d。；;\n]{0,15}(?<![A-Za-z])(?P<it>\d{6}(?:[ -]?\d){0,11}(?:[ -]?[\dXx])?)(?!\d)",
+        r"身份证[^\d。；;\n]{0,15}(?<![A-Za-z])(?P<it>\d{6}(?:[ -]?\d){0,11}(?:[ -]?[\dXx]| ?\(\d\))?)(?!\d)",
     ),
     _rule(
         "id_card",
@@ -275,14 +277,16 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
     _rule("id_card", _D + r"\d{3}-\d{2}-\d{4}(?![\d-])"),
     _rule("phone", r"(?:手机|电话)[^\d。；;\n]{0,8}(?P<it>1[3-9]\d{5,9})" + _E),
     _rule("phone", r"(?:尾号|后四位|末四位)[^\d。；;\n]{0,3}(?P<it>\d{3}[\dXx])" + _E),
-    _rule("phone", r"(?:[打拨转]|致电|回电|联系)\s?(?P<it>[2-9]\d{6,7})(?![\d.次片粒个])"),
+    _rule(
+        "phone", r"(?:[打拨转]|致电|回电|联系)\s?(?P<it>[2-9]\d{2,3}[ -]?\d{4})(?![\d.次片粒个%])"
+    ),
     _rule("phone", _D + r"(?:\(?\+?86\)?[- ]?)?1[- ]?[3-9](?:[- ]?\d){9}" + _E, _eleven),
     _rule("bank_card", _D + r"\d(?:[ -]?\d){14,18}" + _E, _if("bank_card", is_card_number)),
     _rule("bank_card", r"(?:银行卡|信用卡|卡号)" + _SAYS + r"(?P<it>\d(?:[ -]?\d){11,18})" + _E),
     *(_rule("bank_card", pattern) for pattern in numbers.CARDS),
     _rule(
         "record",
-        r"(?<![批型货文式版期款注册])(?:[卡单编册本户账病样案]|流水|报告|受理|记录)(?:号码|编号|号)[\s是为:：#]{0,6}+(?P<it>[A-Za-z]{0,4}-?\d{6,20})(?![\dA-Za-z])",
+        r"(?<![批型货文式版期款注册])(?:[卡单编册本户账病样案]|流水|报告|受理|记录)(?:号码|编号|号)[\s是为:：#]{0,6}+(?!rs\d)(?P<it>[A-Za-z]{0,4}-?\d{6,20})(?![\dA-Za-z])",
     ),
     *(_rule("record", pattern) for pattern in numbers.RECORDS),
     *(_rule("phone", pattern) for pattern in numbers.EXTENSIONS),
@@ -309,6 +313,11 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
         "age",
         r"(?:今年|虚岁|周岁|高龄|享年|都|已经?|快)\s?(?P<it>9\d|1[01]\d)(?=了|[,，。、；;]|$)",
         _old,
+    ),
+    _rule(
+        "age",
+        r"(?<![压率分斤糖百度快下到])(?P<it>九十[一二三四五六七八九])(?=了(?:[,，。、;；!！]|$))",
+        _over,
     ),
     _rule("age", _ONE_AGE + r"(?P<it>9\d|1[0-2]\d) ?(?:yo|y/o|YO)(?![A-Za-z])", _old),
     _rule("age", r"(?i)(?<![\d.])(?P<it>9\d|1[0-2]\d)[ -](?:years?|yrs?)[ -]old", _old),
