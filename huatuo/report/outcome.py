@@ -59,6 +59,9 @@ def more(duel: Duel, teller: Teller) -> str:
         return teller.say("report.more.too_few", least=FEWEST_VOTES)
     if duel.missing.more is None:
         return teller.say("report.more.equal")
+    low, high = duel.decisive.low, duel.decisive.high
+    if duel.standing == "open" and low is not None and high is not None and not low <= 0.5 <= high:
+        return teller.say("report.more.raters")
     return teller.say("report.more.votes", votes=f"{max(duel.missing.more, 1):,}")
 
 

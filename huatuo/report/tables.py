@@ -108,7 +108,8 @@ def _head(column: Column, teller: Teller) -> str:
 def _cell(table: Table, row: Sequence[Cell], group: Sequence[int], teller: Teller) -> str:
     column, cell = table.columns[group[0]], row[group[0]]
     if column.kind in WORDS:
-        return f"<td>{escape.escape(_words(column, cell, teller))}</td>"
+        kind = ' class="why"' if column.kind == "why" else ""
+        return f"<td{kind}>{escape.escape(_words(column, cell, teller))}</td>"
     told = [_number(column.kind, row[place], teller) for place in group]
     words = told[0]
     if len(told) == 3 and row[group[1]] is not None and cell is not None:

@@ -226,6 +226,19 @@ def test_a_dean_reads_who_is_ahead_and_how_many_votes_are_missing() -> None:
     assert "no number of votes" in told(30, 30, "en")
 
 
+def test_a_clear_gap_that_hangs_on_a_few_physicians_asks_for_more_of_them() -> None:
+    """Four physicians always choose one side, two always the other: 67 of 100 votes, and nothing is settled."""
+    first = sorted({v.rater for v in votes(100)})[:4]
+    rows = [
+        replace(v, choice=c, left_is="a", winner=winner_of(c, "a"), contestant_a="mix", contestant_b="distil",
+                comparison_id=f"c{n}", external_id=f"k{n}")
+        for n, v in enumerate(votes(100)) for c in ["left" if v.rater in first else "right"]
+    ]  # fmt: skip
+    zh, en = (contents.summary(find(rows, study()), TELLERS[lang])[0] for lang in ("zh", "en"))
+    assert "尚分不出高下" in zh and "多几位医生比多几票更有用" in zh and "大约还差" not in zh
+    assert "cannot be told apart yet" in en and "more physicians help more than more votes" in en
+
+
 @pytest.mark.parametrize(
     ("share", "words"),
     [(None, "—"), (0.0, "0\u00a0%"), (1.0, "100\u00a0%"), (0.004, "0.4\u00a0%"), (0.0004, "0.04\u00a0%"), (0.623, "62\u00a0%")],

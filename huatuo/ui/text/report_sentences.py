@@ -10,6 +10,7 @@ _TOLD: tuple[tuple[str, str, str], ...] = (
     ("finding.open", "{a} 与 {b} 尚分不出高下：{win} 对 {loss}，平 {tie}，都不可用 {bad}（{n} 票）。在分出胜负的票中占 {decisive}。", "{a} and {b} cannot be told apart yet: {win} to {loss}, {tie} ties, {bad} both unusable ({n} votes). Share of the decided votes: {decisive}. "),
     ("more.too_few", "票数还太少，满 {least} 票后再估计还差多少。", "Too few votes to say how many are missing; an estimate comes at {least}."),
     ("more.equal", "两者票数相同，再投多少都难分高下。", "The two are even, so no number of votes can be named."),
+    ("more.raters", "逐票看差别明显；但同一医生、同一题目的票并不独立，计入这一点并对所有对比作校正后，还不能排除巧合：多几位医生比多几票更有用。", "Counted vote by vote the gap is clear; but votes of one physician or on one case are not independent, and with that and all pairs allowed for, chance cannot be ruled out yet: more physicians help more than more votes."),
     ("more.votes", "按现在的差距，大约还差 {votes} 票。", "At the present gap about {votes} more votes are needed."),
     ("counts", "{raters} 位医生，{votes} 票，{comparisons} 组对比，{cases} 个题目；{first} 至 {last}。", "{raters} physicians, {votes} votes, {comparisons} comparisons, {cases} cases; {first} to {last}."),
     ("left_out", "另有 {votes} 票没有计入：那里有回答说出了自己是哪个模型。导出里都在，并有标记。", "{votes} more votes are left out: there an answer said which model it is. The export has them, flagged."),
