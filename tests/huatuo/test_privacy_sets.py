@@ -42,6 +42,7 @@ def plain(text: str) -> str:
         ("identifiers_fourth.txt", 890),
         ("identifiers_fifth.txt", 400),
         ("identifiers_sixth.txt", 186),
+        ("identifiers_seventh.txt", 200),
     ],
 )
 def test_identifiers_are_found(name: str, fewest: int) -> None:
@@ -98,6 +99,7 @@ def test_nothing_that_identifies_is_left(name: str) -> None:
         ("medical_fourth.txt", 590),
         ("medical_fifth.txt", 390),
         ("medical_sixth.txt", 179),
+        ("medical_seventh.txt", 200),
     ],
 )
 def test_medicine_is_not_taken_for_identifiers(name: str, fewest: int) -> None:
