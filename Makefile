@@ -48,11 +48,12 @@ test: $(TEST_STAMP) browser
 	@echo "== Running the tests"
 	@# One thread each: two workers whose threads wait for each other keep a browser from its turn.
 	@# Up to three that failed run once more, alone: a neighbour on two cores can make a browser late, a fault stays one.
+	@rm -f .pytest_cache/v/cache/lastfailed
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 $(ARGS) || { \
 		status=$$?; failed=$$($(PY) -c 'import json; print(len(json.load(open(".pytest_cache/v/cache/lastfailed"))))' 2>/dev/null || echo 99); \
 		if [ $$status -ne 1 ] || [ $$failed -gt 3 ]; then exit $$status; fi; \
 		echo "== $$failed failed above, beside other tests; once more, alone"; \
-		OMP_NUM_THREADS=1 $(PY) -m pytest --last-failed -p no:xdist $(ARGS); }  # tests/conftest.py shares them out
+		OMP_NUM_THREADS=1 $(PY) -m pytest --last-failed $(ARGS) -n 0; }  # tests/conftest.py shares them out
 
 lint: $(TEST_STAMP)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy -p reviews -p huatuo

@@ -34,7 +34,7 @@ def collect(batches: Batches, keys: Collection[str], wait_s: float | None) -> bo
     """
     while True:
         with batches.locked():
-            for note in batches.under_way(keys):
+            for note in batches.own(keys):
                 seen = batches.look(note if note.id else batches.make(note))
                 if seen.merged:
                     counts = (seen.counts or {}).items()
@@ -42,7 +42,7 @@ def collect(batches: Batches, keys: Collection[str], wait_s: float | None) -> bo
                     print(f"{seen.id} {seen.status}: {told}", flush=True)
                 elif seen.status != note.status:
                     print(f"{seen.id} {seen.status}: {seen.requests:,} requests", flush=True)
-            if not batches.under_way(keys):
+            if not batches.own(keys):
                 return True
         if wait_s is None:
             return False
@@ -73,6 +73,9 @@ def through_batches(
     batches, wait_s = Batches(endpoint, share), None if given.no_wait else given.every_s
     with batches.locked():
         adopted = [batches.adopt(id) for id in given.batch]
+    if given.estimate:
+        allow(missing())
+        return 0
     keys = {endpoint.key(question) for question in missing()}.union(*map(batches.ids, adopted))
     if not collect(batches, keys, wait_s):
         return _under_way()

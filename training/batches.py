@@ -77,7 +77,7 @@ class Batches:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """No other command reads these notes and acts on them meanwhile. Waits for its turn: seconds, not a batch."""
+        """No other command reads these notes and acts on them meanwhile. Waits for its turn: a look, an upload or a download."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -88,17 +88,24 @@ class Batches:
         notes = [note for note in self.notes() if not note.merged]
         return [note for note in notes if not self.ids(note).isdisjoint(keys)]
 
+    def own(self, keys: Collection[str]) -> list[Note]:
+        """The notes under way that hold one of these custom ids; of those that no server made yet, the ones of these alone.
+
+        What another command noted before it was killed waits for that command: its price was never asked here.
+        """
+        return [note for note in self.under_way(keys) if note.id or self.ids(note) <= set(keys)]
+
     def submit(self, questions: Sequence[Question]) -> list[Note]:
         """Makes batches of the questions that no batch holds yet, noted before they are made; returns their notes."""
         made = []
         once = {self.endpoint.key(question): question for question in questions}
-        for note in self.under_way(once):
+        for note in self.own(once):
             for key in self.ids(note) & once.keys():
                 del once[key]
         for lines in _parts(self._lines(list(once.values()))):
             raw = b"".join(lines)
             sha256 = hashlib.sha256(raw).hexdigest()
-            self._requests(sha256).write_bytes(raw)
+            self._keep_requests(sha256, raw)
             before = sum(note.sha256 == sha256 for note in self.notes())
             note = Note(sha256, len(lines), before + 1)
             self._write(note)
@@ -128,11 +135,11 @@ class Batches:
         batch = self._tried(lambda: self.endpoint.client.batches.retrieve(id))
         raw = self._download(batch.input_file_id)
         sha256 = hashlib.sha256(raw).hexdigest()
-        self._requests(sha256).write_bytes(raw)
+        self._keep_requests(sha256, raw)
         known = [note for note in self.notes() if note.sha256 == sha256]
         same = next((note for note in known if note.id in ("", id)), None)
         note = same or Note(sha256, raw.count(b"\n"), len(known) + 1)
-        return self._write(replace(note, id=id, status=batch.status))
+        return self._write(replace(note, id=id, status=batch.status, merged=False, counts=None))
 
     def look(self, note: Note) -> Note:
         """The note with the batch's present status; once it has ended, its replies are kept and counted."""
@@ -181,8 +188,15 @@ class Batches:
     def ids(self, note: Note) -> set[str]:
         """The custom ids of its requests."""
         if note.sha256 not in self._known:
-            lines = self._requests(note.sha256).read_bytes().splitlines()
-            self._known[note.sha256] = {json.loads(line)["custom_id"] for line in lines}
+            path = self._requests(note.sha256)
+            try:
+                lines = path.read_bytes().splitlines()
+                self._known[note.sha256] = {json.loads(line)["custom_id"] for line in lines}
+            except (OSError, ValueError, TypeError, KeyError):
+                raise BadData(
+                    f"{path}: the requests of batch {note.id or note.key} cannot be read; remove this file and the note "
+                    "beside it, and name the batch with --batch if it was made"
+                ) from None
         return self._known[note.sha256]
 
     def _asked(self, note: Note) -> dict[str, Question]:
@@ -217,6 +231,11 @@ class Batches:
 
     def _download(self, file: str) -> bytes:
         return self._tried(lambda: self.endpoint.client.files.content(file).read())
+
+    def _keep_requests(self, sha256: str, raw: bytes) -> None:
+        temporary = self.folder / f".{sha256}.tmp"
+        temporary.write_bytes(raw)
+        temporary.replace(self._requests(sha256))
 
     def _requests(self, sha256: str) -> Path:
         return self.folder / f"{sha256}.jsonl"

@@ -20,6 +20,10 @@ def findings(headline: Headline, teller: Teller) -> list[str]:
     return [_finding(duel, teller) for duel in headline.duels[:MOST_TOLD]]
 
 
+DEPENDENT = 1.2
+"""The design effect from which votes of one physician are alike enough for more physicians to matter."""
+
+
 def _finding(duel: Duel, teller: Teller) -> str:
     """One pair in a sentence, told from the view of the leader."""
     pair = duel.result
@@ -60,7 +64,8 @@ def more(duel: Duel, teller: Teller) -> str:
     if duel.missing.more is None:
         return teller.say("report.more.equal")
     low, high = duel.decisive.low, duel.decisive.high
-    if duel.standing == "open" and low is not None and high is not None and not low <= 0.5 <= high:
+    clear = low is not None and high is not None and not low <= 0.5 <= high
+    if duel.standing == "open" and clear and duel.missing.design_effect > DEPENDENT:
         return teller.say("report.more.raters")
     return teller.say("report.more.votes", votes=f"{max(duel.missing.more, 1):,}")
 

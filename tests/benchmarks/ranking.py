@@ -187,7 +187,10 @@ def peer(file: str) -> None:
 
 
 def coverage(studies: int) -> dict[str, float]:
-    """Share of studies in which 95 % intervals hold the truth, over all DESIGNS: of scores, differences, the side."""
+    """Share of studies in which 95 % intervals hold the truth, mean of DESIGNS: of scores, differences, the side.
+
+    farthest: of the design whose scores' share lies farthest from 95 %.
+    """
     theta, spread = np.array([0.6, 0.2, -0.1, -0.7]), 0.4
     rng = np.random.default_rng(3)
     crowd, habit = theta + rng.normal(0, spread, (20_000, 4)), rng.normal(0.15, spread / 2, 20_000)
@@ -205,10 +208,10 @@ def coverage(studies: int) -> dict[str, float]:
         print(
             f"coverage of 95 % intervals, {studies} studies of {raters} raters, {votes} votes: {told}"
         )
-    return {
-        name: round(float(np.mean(np.concatenate([hits[name] for hits in all_hits]))), 4)
-        for name in all_hits[0]
-    }
+    held = [{name: float(np.mean(each)) for name, each in hits.items()} for hits in all_hits]
+    mean = {name: float(np.mean([one[name] for one in held])) for name in held[0]}
+    farthest = max((one["scores"] for one in held), key=lambda value: abs(value - 0.95))
+    return {name: round(value, 4) for name, value in {**mean, "farthest": farthest}.items()}
 
 
 def covered(found: Tally, truth: ranking.Fit, hits: dict[str, list[bool]]) -> None:
@@ -375,7 +378,7 @@ def main() -> int:
         "active_share": share,
     }
     print(json.dumps(result))
-    kept = fit_s <= 0.05 and bootstrap_s <= 3 and gap <= 1e-4 and 0.93 <= held["scores"] <= 0.97
+    kept = fit_s <= 0.05 and bootstrap_s <= 3 and gap <= 1e-4 and 0.93 <= held["farthest"] <= 0.97
     return 0 if kept and alarms["e_value"] <= 0.05 and share <= 0.7 else 1
 
 

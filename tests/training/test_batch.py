@@ -191,6 +191,29 @@ def test_another_jobs_batch_is_not_waited_for_and_a_shared_question_not_sent_twi
     assert main([*first, *QUICK]) == 0 and server.created == 3 and len(server.bodies) == 24
 
 
+def test_a_batch_that_another_command_only_noted_is_left_to_it_and_an_estimate_buys_nothing(
+    serving: Any, tmp_path: Path, capsys: Any
+) -> None:
+    server = serving(planted)
+    server.on_batch = lambda _, batch: batch.update(status="in_progress")
+    first = command(tmp_path, server)
+    assert main([*first, "--no-wait"]) == 4
+    (note,) = (tmp_path / "cache" / "batches").rglob("*-1.json")
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"id": "", "status": ""}))
+    server.batches.clear()  # killed between the note and the batch
+    assert main([*first, "--estimate"]) == 0 and server.created == 1 and not server.bodies
+    (tmp_path / "b").mkdir()
+    second = command(tmp_path / "b", server, CASES[:1], cache=str(tmp_path / "cache"), max_calls=2)
+    server.on_batch = finish
+    assert main([*second, *QUICK]) == 0 and len(server.bodies) == 2
+    assert winners(tmp_path / "b") == WINNERS[:1]
+    requests = note.parent / f"{note.stem.rpartition('-')[0]}.jsonl"
+    requests.write_bytes(requests.read_bytes()[:-30])
+    capsys.readouterr()
+    assert main([*first, *QUICK]) == 2
+    assert f"{requests}: the requests of batch" in capsys.readouterr().err
+
+
 def test_two_commands_at_the_same_moment_make_one_batch(serving: Any, tmp_path: Path) -> None:
     server = serving(planted)
     upload, met = server.upload, threading.Barrier(2)

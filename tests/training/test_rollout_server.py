@@ -370,6 +370,7 @@ def test_the_key_comes_from_the_environment_and_goes_with_every_request(
 
 def test_a_server_that_says_nothing_or_goes_away_is_named(project, server):
     run = rl.start(config_of(project, server, table={"timeout_s": 900.0}))
+    assert run.server._client.timeout.read == 900.0
 
     def resume():  # it says so, and still answers nobody; only what follows is not waited for long
         run.server._client.timeout = 0.5

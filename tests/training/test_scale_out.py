@@ -1,7 +1,7 @@
 """Several processes on this machine's CPU, through the shipped launcher files: gloo instead of NCCL, a tiny BLOOM.
 
-Each launch takes most of a minute, so every stage and every engine is run here once; their further combinations are
-marked `engines` and have a command of their own: make test ARGS="-m engines".
+Each launch takes most of a minute, so every stage, DDP, ZeRO-2 and ZeRO-3 are run here once; ZeRO-1 and further
+combinations are marked `engines` and have a command of their own: make test ARGS="-m engines".
 """
 
 import functools
