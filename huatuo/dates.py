@@ -20,21 +20,22 @@ _MONTHS = (
 _BACK = 40
 """Characters read before a date to see what it counts."""
 _COUNTED = re.compile(
-    r"月经|例假|大姨妈|姨妈[来走]|经期|排卵|卵泡|同房|验孕|试纸|停经|闭经|孕囊|胎心|着床|移植(?:日|第|后)|预产|(?i:hcg|lmp|edc)|孕酮|疫苗|接种|加强针"
-    r"|第[一二三四1234]针|[一二三四]针|狂犬|破伤风"
+    r"月经|例假|大姨妈|姨妈[来走]|经期|排卵|卵泡|同房|验孕|试纸|停经|闭经|孕囊|胎心|着床|胚胎?移植|(?<![肾肝心肺髓胞膜])移植(?:日|第|后)|预产|(?i:hcg|lmp|edc)|孕酮|疫苗|接种|加强针"
+    r"|第[一二三四1234]针|狂犬|破伤风"
 )
 _AS_COUNTED = re.compile(
-    r"[^。！!？?；;，,\n]{0,3}(?:来的?|[走净])?(?:月经|例假|大姨妈|姨妈|同房|排卵|验孕|测孕|测排|停经|打的?了?[^，,。]{0,3}(?:第[一二三四]|加强|疫苗|针)|接种|移植)"
+    r"[^。！!？?；;，,\n]{0,3}(?:来的?|[走净])?(?:月经|例假|大姨妈|姨妈|同房|排卵|验孕|测孕|测排|停经|打的?了?[^，,。]{0,3}(?:第[一二三四]|加强|疫苗|针)|接种|移植(?![肾肝心肺器]))"
 )
-_OF_THINGS = re.compile(
-    r"(?:有效期|保质期|失效|过期|生产日期|批号|产品批|头伏|[初中末一二三]伏|入伏|数九|立[春夏秋冬]|[冬夏]至|[春秋]分|惊蛰|清明|谷雨|大暑|小暑|处暑|霜降|[大小]寒)[^，,。；;\n]{0,14}$"
+_OF_GOODS = re.compile(r"(?:有效期|保质期|失效日期|过期日期|生产日期|批号)[^，,。；;\n]{0,6}$")
+_OF_SEASONS = re.compile(
+    r"(?:头伏|[初中末一二三]伏|入伏|数九|(?<!国)立[春夏秋冬]|[冬夏]至|[春秋]分|惊蛰|清明|谷雨|大暑|小暑|处暑|霜降|[大小]寒)[^，,。；;\n]{0,6}$"
 )
 _OF_PAPERS = re.compile(r"身份证|护照|居[住留]证|通行证|签证|驾|医保|社保|合同")
 _SENTENCE = re.compile(r"[。！!？?；;\n]")
-_CLAUSE = re.compile(r"[，,]")
 _RECORDED = re.compile(
-    r"\s?(?:[上下]午|早|晚|凌晨|中午|夜)?(?:[我他她]?(?:入院|出院|住院|来院|就诊|转[院科入]|手术|出生|生(?!化)|办|[在到去]))"
+    r"\s?(?:[上下]午|早|晚|凌晨|中午|夜)?(?:[我他她]?(?:入院|出院|住院|来院|就诊|转[院科入]|手术|出生|生(?!化)|办|[在到去因]|再次|死亡|去世|逝世|病逝|剖|引产|急诊|送|晕|昏|收[治入]))"
 )
+_BORN = re.compile(r"(?:生于|出生[于在]?|生日[是为:：]?)\s?$")
 
 
 def _before(match: re.Match[str]) -> str:
@@ -42,20 +43,34 @@ def _before(match: re.Match[str]) -> str:
     return _SENTENCE.split(match.string[max(0, match.start() - _BACK) : match.start()])[-1]
 
 
+def _is_recorded(match: re.Match[str]) -> bool:
+    """Whether somebody was born, came, was operated on or died then."""
+    after = _RECORDED.match(match.string, match.end()) is not None
+    return (
+        after or _BORN.search(match.string[max(0, match.start() - 8) : match.start()]) is not None
+    )
+
+
 def _is_of_a_thing(match: re.Match[str]) -> bool:
+    """Whether it is the day of goods: 有效期至2024年2月."""
     before = _before(match)
-    return _OF_THINGS.search(before) is not None and not _OF_PAPERS.search(before)
+    return (
+        _OF_GOODS.search(before) is not None
+        and not _OF_PAPERS.search(before)
+        and not _is_recorded(match)
+    )
 
 
 def _is_counted(match: re.Match[str]) -> bool:
-    """Whether a day without a year is one that a doctor counts from, and not that of a stay in hospital."""
-    if _AS_COUNTED.match(match.string, match.end()):
-        return True
-    if not (before := _before(match)):
+    """Whether a day without a year is one that a doctor counts from, or the calendar's, and nobody's own."""
+    if _is_recorded(match):
         return False
-    if _COUNTED.search(_CLAUSE.split(before)[-1]):
-        return True
-    return _COUNTED.search(before) is not None and not _RECORDED.match(match.string, match.end())
+    before = _before(match)
+    return (
+        _AS_COUNTED.match(match.string, match.end()) is not None
+        or _COUNTED.search(before) is not None
+        or _OF_SEASONS.search(before) is not None
+    )
 
 
 def _always(_: re.Match[str]) -> str:

@@ -267,3 +267,50 @@ def test_hostile_text_does_not_hang() -> None:
     ):
         # 0.5 on a busy machine; a pattern that hangs takes minutes
         assert cpu_seconds(lambda text=text: mask(text), 2) < 2, text[:4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "过期妊娠于2023年6月9日行剖宫产",
+        "药物失效后2023年5月6日再次入院",
+        "清明节出生于1990年4月5日",
+        "夏至2023年6月21日生",
+        "中伏2023-07-21出生",
+        "冬至2021-12-21住院",
+        "批号AB12，2023年5月6日入院",
+        "吃了过期药2023年5月6日送急诊",
+        "过期妊娠6月9日剖宫产",
+        "因停经50天于5月6日入院",
+        "患者停经6周3月2日死亡",
+        "疫苗接种后5月6日去世",
+        "生于6月1日的宝宝接种疫苗",
+        "8月8日移植肾脏",
+        "肾移植后3月20日因感染入院",
+        "三针化疗后3月20日住院",
+        "接种疫苗后3月20日入院",
+    ],
+)
+def test_a_day_on_which_somebody_came_was_born_or_died_goes(text: str) -> None:
+    masked = mask(text).text
+    assert "【日期】" in masked and "月" not in masked and "-" not in masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "末次月经3月2日，现在孕几周",
+        "头伏是7月11日开始",
+        "批号2203117，有效期至2024年2月",
+        "6月1日打的第二针疫苗",
+        "冻胚移植后6月3日验孕",
+        "例假是3月7号来的",
+    ],
+)
+def test_a_day_that_a_doctor_counts_from_stays(text: str) -> None:
+    assert mask(text).text == text
+
+
+@pytest.mark.parametrize("text", ["王某头晕", "陈某的妻子陪同", "被告李某把人打伤", "王某某头晕"])
+def test_a_surname_before_mou_goes(text: str) -> None:
+    assert "【姓名】" in mask(text).text
