@@ -278,7 +278,8 @@ RULES: tuple[tuple[str, re.Pattern[str], Replace], ...] = (
     _rule("phone", r"(?:手机|电话)[^\d。；;\n]{0,8}(?P<it>1[3-9]\d{5,9})" + _E),
     _rule("phone", r"(?:尾号|后四位|末四位)[^\d。；;\n]{0,3}(?P<it>\d{3}[\dXx])" + _E),
     _rule(
-        "phone", r"(?:[打拨转]|致电|回电|联系)\s?(?P<it>[2-9]\d{2,3}[ -]?\d{4})(?![\d.次片粒个%])"
+        "phone",
+        r"(?:[打拨转]|致电|回电|联系)\s?(?P<it>[2-9]\d{2,3}[ -]?\d{4})(?![\d.次片粒个%]|\s?(?:单位|万|IU|U|iu|转(?!\s?\d)|[mM][gGlL]|毫))",
     ),
     _rule("phone", _D + r"(?:\(?\+?86\)?[- ]?)?1[- ]?[3-9](?:[- ]?\d){9}" + _E, _eleven),
     _rule("bank_card", _D + r"\d(?:[ -]?\d){14,18}" + _E, _if("bank_card", is_card_number)),
