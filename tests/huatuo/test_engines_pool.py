@@ -217,7 +217,7 @@ def test_a_pool_knows_whether_waiting_is_worth_it() -> None:
         assert pool.awaits(2) and not pool.awaits(3)
         started = time.monotonic()
         await pool.wait(2)  # nothing loads: patience ends, or this would never return
-        assert time.monotonic() - started > 0.2 and pool.awaits(2)
+        assert 0.2 < time.monotonic() - started < 60 and pool.awaits(2)
         pool = Pool({"a": scripted(), "b": scripted("b")}, Path("/"), Deadlines())
         asyncio.get_running_loop().call_later(0.1, pool.start)
         await pool.wait(2)
