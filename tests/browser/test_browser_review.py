@@ -97,6 +97,7 @@ def test_what_is_left_on_the_page_is_left_in_the_record(app: Any, signed_in: Any
     for _ in range(2):
         question, left = shown(tab), tab.page.locator(".pane.left .said").inner_text()
         tab.page.keyboard.press("1")
+        expect(tab.page.locator("#choice input").nth(0)).to_be_checked()
         tab.page.keyboard.press("Enter")
         moved(tab, question)
         vote = tab.votes()[-1]
