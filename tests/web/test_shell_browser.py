@@ -46,6 +46,7 @@ def test_a_page_streams_under_the_policy_and_asks_no_other_host(site: Any, brows
         tab.fill("#said textarea", text)
         tab.click("#go")
         expect(tab.locator("#out")).to_contain_text(f"{text} 4 before={before}")
+        tab.wait_for_timeout(2000)  # Gradio drops a press while the event before it is still open
     assert tab.evaluate("document.documentElement.lang") == "zh-CN"
     assert tab.url == f"{site.url}/zh/chat/"
     assert [url for url in asked if not url.startswith(site.url)] == []
