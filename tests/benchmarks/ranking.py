@@ -11,7 +11,8 @@ effects, the truth being the same model fitted to all physicians that could have
 often "no difference" is denied when one looks after each vote; with how many of random pairing's
 votes active pairing leaves the ranks as open, for the seven systems that physicians judged for
 HuatuoGPT. Last line JSON: fit_cpu_s, bootstrap_cpu_s, max_difference (log-odds: pudding's worths,
-and the peers' scores where they fit the same model), coverage, false_alarms, active_share.
+and the peers' scores where they fit the same model), coverage and coverage_side (means of the designs),
+false_alarms, active_share.
 """
 
 from __future__ import annotations
