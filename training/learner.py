@@ -94,14 +94,16 @@ class Learner:
     @torch.no_grad()
     def score(self, rollouts: Rollouts) -> tuple[Tensor, Tensor, Tensor | None]:
         """(policy's log-probabilities, the reference's, values or None), (N,) over all answer tokens in order."""
-        olds, references, values = [], [], []
-        for rows in _chunks(range(len(rollouts)), self.settings.micro_batch):
-            batch = rollouts.select(list(rows))
-            references.append(self.log_probs(self.reference, batch)[0])
-            olds.append(self.log_probs(self.policy, batch)[0])
+        count = int(rollouts.lengths.sum())
+        found = torch.zeros(3, count, device=rollouts.ids.device)
+        spans = _spans(owners(rollouts), len(rollouts))
+        for rows in _chunks(by_length(rollouts), self.settings.micro_batch):
+            batch, at = rollouts.select(rows), _places(rows, spans, found.device)
+            found[0, at] = self.log_probs(self.policy, batch)[0]
+            found[1, at] = self.log_probs(self.reference, batch)[0]
             if self.value is not None:
-                values.append(self.value(batch.states, batch.fed)[batch.answer[:, 1:]])
-        return torch.cat(olds), torch.cat(references), torch.cat(values) if values else None
+                found[2, at] = self.value(batch.states, batch.fed)[batch.answer[:, 1:]].float()
+        return found[0], found[1], found[2] if self.value is not None else None
 
     def update(
         self, rollouts: Rollouts, tokens: Tokens, order: Sequence[Sequence[int]]
@@ -120,7 +122,7 @@ class Learner:
             for minibatch in _chunks(rows, size):
                 self.optimizer.zero_grad(set_to_none=True)
                 share = self._share(rollouts, minibatch)
-                micros = list(_chunks(minibatch, settings.micro_batch))
+                micros = list(_chunks(by_length(rollouts, minibatch), settings.micro_batch))
                 for micro in micros:
                     loss, figures = self._micro(rollouts, tokens, micro, share, spans)
                     self._backward(loss, micro is micros[-1])
@@ -152,7 +154,7 @@ class Learner:
         """(loss of some rows, its figures)."""
         settings = self.settings
         batch = rollouts.select(list(rows))
-        at = torch.cat([torch.arange(*spans[row], device=tokens.owner.device) for row in rows])
+        at = _places(rows, spans, tokens.owner.device)
         counts = batch.lengths
         owner = torch.repeat_interleave(torch.arange(len(rows), device=counts.device), counts)
         new, entropy = self.log_probs(self.policy, batch)
@@ -203,6 +205,17 @@ def owners(rollouts: Rollouts) -> Tensor:
     """(N,) the row of each answer token."""
     rows = torch.arange(len(rollouts), device=rollouts.ids.device)
     return torch.repeat_interleave(rows, rollouts.lengths)
+
+
+def by_length(rollouts: Rollouts, rows: Sequence[int] | None = None) -> list[int]:
+    """The rows (by default all) by rising length, so that those run together need little padding."""
+    lengths = rollouts.lengths.tolist()
+    return sorted(range(len(rollouts)) if rows is None else rows, key=lambda row: lengths[row])
+
+
+def _places(rows: Sequence[int], spans: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    """Where the answer tokens of some rows are among all, row by row."""
+    return torch.cat([torch.arange(*spans[row], device=device) for row in rows])
 
 
 def _spans(owner: Tensor, rows: int) -> list[tuple[int, int]]:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 CHUNK_BYTES = 64 * 2**20
 """Largest float32 table of logits held at once: 67 rows of BLOOM's 250,880 words."""
+CPU_CHUNK_BYTES = 16 * 2**20
+"""The same on a CPU, whose cache it should not flood, unless that makes fewer rows than the other allows and 64."""
 
 
 def token_log_probs(
@@ -41,23 +43,21 @@ class _TokenLogProb(torch.autograd.Function):
         entropies = hidden.new_empty(n, dtype=torch.float32)
         gradient = torch.empty_like(hidden) if needs_gradient else None  # (N, H)
         rows = max(1, CHUNK_BYTES // (4 * wide))
+        if hidden.device.type == "cpu":
+            rows = min(rows, max(64, CPU_CHUNK_BYTES // (4 * wide)))
         for start in range(0, n, rows):
             part = slice(start, min(start + rows, n))
-            chunk = hidden[part].to(vocabulary.dtype)  # (C, H)
-            logits = (chunk @ vocabulary.T).float().div_(temperature)  # (C, V)
-            wanted = tokens[part, None]
+            chunk = (hidden[part] / temperature).to(vocabulary.dtype)  # (C, H)
+            logits = (chunk @ vocabulary.T).float()  # (C, V)
             total = logits.logsumexp(-1)  # (C,)
-            log_probs[part] = logits.gather(1, wanted).squeeze(1) - total
-            # entropy = logsumexp - sum p*logit, read off the same table in place
-            probabilities = logits.sub_(total[:, None]).exp()  # (C, V), new: logits now hold log p
-            entropies[part] = -torch.linalg.vecdot(probabilities, logits)
+            log_probs[part] = logits.gather(1, tokens[part, None]).squeeze(1) - total
+            probabilities = logits.softmax(-1)
+            # entropy = logsumexp - sum p*logit; as a product, without a table of the p*logit
+            entropies[part] = total - torch.bmm(probabilities[:, None], logits[:, :, None]).view(-1)
             if gradient is not None:
-                # W[y] - p^T W as one product: put the minus on p and one more at y
-                probabilities.neg_().scatter_add_(
-                    1, wanted, torch.ones_like(wanted, dtype=torch.float32)
-                )
                 product = probabilities.to(vocabulary.dtype) @ vocabulary  # (C, H)
-                gradient[part] = (product / temperature).to(hidden.dtype)
+                likely = vocabulary[tokens[part]] - product
+                gradient[part] = (likely / temperature).to(hidden.dtype)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(entropies)

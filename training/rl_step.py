@@ -19,7 +19,7 @@ from huatuo.prompts import encode
 from training import objectives
 from training.cases import EMERGENCY, OPENERS, Case
 from training.ensemble import RewardEnsemble
-from training.learner import Learner, Tokens, owners
+from training.learner import Learner, Tokens, by_length, owners
 from training.objectives import KlControl, LengthLeash
 from training.rollout import Drawing, Rollouts, recomputed, sample
 from training.rollout_server import RolloutServer, packed
@@ -179,11 +179,13 @@ def generate(run: Run, cases: Sequence[Case]) -> Rollouts:
 
 def reward(run: Run, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
     """(pessimistic whitened rewards clipped to +-reward_clip, standard deviation over the ensemble), both (B,)."""
-    config, scores = run.config, []
-    for begin in range(0, len(rollouts), config.micro_batch):
-        part = rollouts.select(list(range(begin, min(begin + config.micro_batch, len(rollouts)))))
-        scores.append(run.ensemble.scores(part.states, part.fed, part.spoken, part.ids[:, :-1]))
-    members = torch.cat(scores, 1)  # (members, B)
+    config = run.config
+    members = torch.zeros(len(run.ensemble.members), len(rollouts), device=run.trunk.device)
+    order = by_length(rollouts)
+    for begin in range(0, len(order), config.micro_batch):
+        rows = order[begin : begin + config.micro_batch]
+        part = rollouts.select(rows)
+        members[:, rows] = run.ensemble.scores(part.states, part.fed, part.spoken, part.ids[:, :-1])
     spread = members.std(0, correction=0)
     cautious = members.mean(0) - config.pessimism * spread
     if not bool(torch.isfinite(cautious).all()):

@@ -1,7 +1,7 @@
 """answers sampled from the policy in batches, with the trunk's states caught on the way.
 
 Prompts are padded on the left, answers on the right. A prompt's several samples share its prefill, and rows that have
-ended are taken out of the batch. The states of everything that was fed come with the answers, so training need not run
+ended are taken out of the batch, several at a time. The states of everything that was fed come with the answers, so training need not run
 the trunk again; the last token of an answer is never fed, and its log-probability does not need it.
 """
 
@@ -11,10 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from huatuo.errors import NotFinite
 from huatuo.models.trunk import Trunk, positions
+from training.kv_cache import roomy_cache
+
+HELD = 0.875
+"""Rows that have ended are run on, to no effect, until only this share goes on: taking rows out copies all others."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def _sample(
             raise NotFinite(
                 "the policy computes NaN or infinity while it answers; its weights are spoilt"
             )
-        tokens = torch.multinomial(nucleus(table.exp(), how.top_p), 1, generator=generator)
+        tokens = draw(nucleus(table.exp(), how.top_p), generator)
         ids[live, column] = tokens.squeeze(1)
         sampled[live, column] = table.gather(1, tokens).squeeze(1)
         answer[live, column] = True
@@ -145,6 +148,18 @@ def _sample(
     )
 
 
+def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """(b, 1) tokens drawn from (b, V) weights, which need not add up to 1: one random number a row.
+
+    torch.multinomial takes one for each word of the vocabulary, which costs as much as a block of a small model.
+    """
+    reached = probabilities.double().cumsum(-1)
+    height = torch.rand(
+        len(reached), 1, dtype=reached.dtype, device=reached.device, generator=generator
+    )
+    return torch.searchsorted(reached, height * reached[:, -1:], right=True)
+
+
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     """(b, V) with all but the likeliest tokens that together reach top_p set to 0. Source: arXiv 1904.09751."""
     if top_p >= 1:
@@ -162,7 +177,7 @@ def _steps(
     The caller fills ids[:, column] and fed[:, column] before it asks for the next.
     """
     model: Any = trunk.model
-    cache = DynamicCache(config=model.config)
+    cache = roomy_cache(model.config, total - 1)
     with trunk.recording() as heard:
         mask = fed[::samples, :wide]
         out = model(
@@ -174,30 +189,31 @@ def _steps(
             **positions(mask, trunk.takes_positions),
         )
         cache.batch_repeat_interleave(samples)
-        live = torch.arange(len(ids), device=ids.device)
+        held = torch.arange(len(ids), device=ids.device)  # the rows that are run
         logits = out.logits[:, -1].float().repeat_interleave(samples, 0)
         caught = heard.pop().repeat_interleave(samples, 0)
-        yield live, wide, logits, caught
+        yield held, wide, logits, caught
         for column in range(wide, total - 1):
-            going = fed[live, column].bool()
+            going = fed[held, column].bool()
             if not bool(going.any()):
                 return
-            if not bool(going.all()):
+            if int(going.sum()) <= HELD * len(going):
                 cache.batch_select_indices(going.nonzero().squeeze(1))
-                live = live[going]
-            mask = fed[live, : column + 1]
+                held = held[going]
+                going = going[going]
+            mask = fed[held, : column + 1]
             place = {
                 key: value[:, -1:] for key, value in positions(mask, trunk.takes_positions).items()
             }
             out = model(
-                input_ids=ids[live, column : column + 1],
+                input_ids=ids[held, column : column + 1],
                 attention_mask=mask,
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
                 **place,
             )
-            yield live, column + 1, out.logits[:, -1].float(), heard.pop()
+            yield held[going], column + 1, out.logits[going, -1].float(), heard.pop()[going]
 
 
 def join(parts: Sequence[Rollouts]) -> Rollouts:

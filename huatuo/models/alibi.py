@@ -1,16 +1,17 @@
-"""fused attention for BLOOM: scaled_dot_product_attention with ALiBi and causal mask as one additive bias.
+"""fused attention and activation for BLOOM: scaled_dot_product_attention with ALiBi and causal mask as one additive bias.
 
 transformers 5.23 has only eager attention for BLOOM, which writes several (B * heads, Q, K) tensors per layer. Here the
 bias is built once per forward and shared by all layers, and no architecture is copied: the attention modules of a loaded
-model get a subclass whose forward alone differs. Letters: B sequences, Q query tokens, K key tokens, D width of a head.
+model get a subclass whose forward alone differs, and so does its activation, a dozen passes over the widest tensor where
+torch has one. Letters: B sequences, Q query tokens, K key tokens, D width of a head.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from transformers.models.bloom.modeling_bloom import BloomAttention, dropout_add
+from torch.nn.functional import gelu, scaled_dot_product_attention
+from transformers.models.bloom.modeling_bloom import BloomAttention, BloomGelu, dropout_add
 
 _ALIGNED = 8
 """Elements to which a row of the bias is padded: CUDA's fused kernel copies, layer by layer, what is not aligned."""
@@ -54,8 +55,16 @@ class SdpaBloomAttention(BloomAttention):
         return dropout_add(output, residual, self.hidden_dropout, self.training), None
 
 
+class FusedGelu(BloomGelu):
+    """BLOOM's activation, GELU by tanh, forward and backward one kernel each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As x, of any shape."""
+        return gelu(x, approximate="tanh")
+
+
 def use_sdpa(model: nn.Module) -> bool:
-    """Switches every attention of a BLOOM, or of a part of one, to the fused kernel; says whether there was any.
+    """Switches every attention and activation of a BLOOM, or of a part of one, to the fused kernels; says whether there was any.
 
     Weights, names, hooks and config stay as they are. Other architectures are left alone; twice is as good as once.
     """
@@ -63,6 +72,8 @@ def use_sdpa(model: nn.Module) -> bool:
     for module in model.modules():
         if type(module) is BloomAttention:
             module.__class__ = SdpaBloomAttention
+        elif type(module) is BloomGelu:
+            module.__class__ = FusedGelu
         found = found or isinstance(module, SdpaBloomAttention)
     return found
 
