@@ -102,11 +102,18 @@ class KlControl:
 class LengthLeash:
     """A pull on the reward that grows while answers drift from the parent's mean length, and fades when they return.
 
-    Reward models like length, and a policy learns to be long for it (ODIN, arXiv 2402.07319).
+    Reward models like length, and a policy learns to be long for it (ODIN, arXiv 2402.07319). The parent's length is that
+    of the first few steps, whose policy is near it: one step's prompts are too few, and a wrong length would be learned.
+    Within a tenth of it answers may be as long as they like.
     """
+
+    MEASURED = 5
+    """Steps that make up the wanted length."""
+    SLACK = 0.1
 
     def __init__(self, rate: float, wanted: float = 0.0) -> None:
         self.rate, self.wanted, self.pull = rate, wanted, 0.0
+        self.seen = self.MEASURED if wanted else 0
 
     def penalty(self, lengths: Tensor) -> Tensor:
         """(B,) to be taken off the rewards, in units of their standard deviation. lengths: (B,) tokens."""
@@ -114,5 +121,10 @@ class LengthLeash:
 
     def move(self, mean_length: float) -> None:
         """Takes in the last step's mean length."""
-        if self.wanted > 0:
-            self.pull += self.rate * (mean_length / self.wanted - 1)
+        if self.seen < self.MEASURED:
+            self.seen += 1
+            self.wanted += (mean_length - self.wanted) / self.seen
+            return
+        drift = mean_length / max(self.wanted, 1.0) - 1
+        beyond = drift - min(max(drift, -self.SLACK), self.SLACK)
+        self.pull = self.pull + self.rate * beyond if beyond else self.pull * max(0, 1 - self.rate)

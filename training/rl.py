@@ -63,6 +63,9 @@ class RlConfig(Settings):
     learning_rate: float = Field(default=1e-5, gt=0)
     value_learning_rate: float = Field(default=1e-4, gt=0, description="PPO only")
     warm_up: int = Field(default=5, ge=0, description="steps to the full learning rate")
+    schedule: Literal["constant", "linear"] = Field(
+        default="constant", description="of the learning rate after that; linear: to 0 at the end"
+    )
     offload: bool = Field(
         default=False, description="frozen branches wait in main memory while the policy learns"
     )

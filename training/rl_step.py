@@ -79,8 +79,6 @@ def take_step(run: Run) -> dict[str, float]:
     figures = _figures(run, cases, texts, silent, rollouts, scores, spread, kl, gap)
     if run.server is not None:
         figures |= run.server.compared(gap, run.step + 1)
-    if run.length.wanted == 0:
-        run.length.wanted = figures["length"]
     shaped = guarded(run, rollouts, scores, silent)
     tokens = credit(run, rollouts, Tokens(owner, old, reference, old, values), shaped, kl)
     if not config.kl_budget or figures["kl"] <= config.kl_budget:
@@ -90,7 +88,7 @@ def take_step(run: Run) -> dict[str, float]:
                 name: tensor.to(place, copy=True)
                 for name, tensor in run.trunk.policy.state_dict().items()
             }
-    _warm_up(run)
+    set_rates(run)
     order = [
         random.Random(f"{config.seed}/{run.step}/{epoch}").sample(
             range(len(rollouts)), len(rollouts)
@@ -292,9 +290,13 @@ def repetition(text: str, n: int = 8) -> float:
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
-def _warm_up(run: Run) -> None:
-    share = min(1.0, (run.step + 1) / max(run.config.warm_up, 1))
-    rates = (run.config.learning_rate, run.config.value_learning_rate)
+def set_rates(run: Run) -> None:
+    """The learning rates of this step: up to the full ones in `warm_up` steps, then as `schedule` says."""
+    config = run.config
+    share = min(1.0, (run.step + 1) / max(config.warm_up, 1))
+    if config.schedule == "linear" and run.step >= config.warm_up:
+        share = (config.steps - run.step) / (config.steps - config.warm_up)
+    rates = (config.learning_rate, config.value_learning_rate)
     for group, rate in zip(run.learner.optimizer.param_groups, rates, strict=False):
         group["lr"] = rate * share
 

@@ -47,7 +47,7 @@ def _state(run: "Run") -> dict[str, Any]:
         "value": run.value.state_dict() if run.value is not None else None,
         "optimizer": None if run.engine is not None else run.learner.optimizer.state_dict(),
         "kl_coefficient": run.kl.coefficient,
-        "length": [run.length.wanted, run.length.pull],
+        "length": [run.length.wanted, run.length.pull, run.length.seen],
         "within": run.within,
     }
 
@@ -103,7 +103,7 @@ def restore(run: "Run", file: Path) -> None:
         run.engine.put_moments(_read(_share(run, file, int(state["step"])), run.trunk.device))
     run.step, run.within = int(state["step"]), state["within"]
     run.kl.coefficient = float(state["kl_coefficient"])
-    run.length.wanted, run.length.pull = map(float, state["length"])
+    run.length.wanted, run.length.pull, run.length.seen = state["length"]
 
 
 def _read(file: Path, device: torch.device) -> Any:
@@ -117,7 +117,6 @@ def _read(file: Path, device: torch.device) -> Any:
 
 def _made_of(run: "Run") -> str:
     """Settings and inputs that a run must not change on its way, as text."""
-    made_of = run.config.model_dump_json(exclude=set(FREE_KEYS)) + json.dumps(
-        run.inputs, sort_keys=True
-    )
+    free = set(FREE_KEYS) - ({"steps"} if run.config.schedule == "linear" else set())
+    made_of = run.config.model_dump_json(exclude=free) + json.dumps(run.inputs, sort_keys=True)
     return made_of if run.server is None else f"{made_of} answered by a server"

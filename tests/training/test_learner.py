@@ -215,6 +215,25 @@ def test_the_leashes_pull_the_way_they_should():
     length.move(150)
     penalty = length.penalty(torch.tensor([80, 100, 150]))
     assert penalty[0] < penalty[1] == 0 < penalty[2]
+    pull = length.pull
+    length.move(105)  # near enough: the pull fades
+    assert length.pull == pytest.approx(pull / 2)
+    length = objectives.LengthLeash(0.5, wanted=100)
+    length.move(91)
+    assert length.pull == 0
+    length.move(50)
+    assert length.pull == pytest.approx(0.5 * -0.4)
+
+
+def test_the_length_wanted_is_that_of_the_first_steps_and_nothing_pulls_before():
+    length = objectives.LengthLeash(0.5)
+    for mean in (70, 90, 60, 100, 80):
+        length.move(mean)
+        assert length.pull == 0
+    assert length.wanted == pytest.approx(80)
+    length.move(120)
+    assert length.wanted == pytest.approx(80)
+    assert length.pull == pytest.approx(0.5 * 0.4)
 
 
 def test_a_loss_that_is_no_number_stops_before_the_optimiser():

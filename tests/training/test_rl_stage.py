@@ -135,6 +135,26 @@ def test_a_resumed_run_is_bit_equal_to_one_that_never_stopped(project, algorithm
     )
 
 
+def test_the_learning_rate_rises_and_with_a_linear_schedule_falls_to_nothing(project):
+    rates = {}
+    for schedule in ("constant", "linear"):
+        run = rl.start(config_of(project, algorithm="ppo", warm_up=2, steps=6, schedule=schedule))
+        rates[schedule] = []
+        for run.step in range(6):
+            rl_step.set_rates(run)
+            rates[schedule].append([group["lr"] for group in run.learner.optimizer.param_groups])
+    full = {"constant": [0.5, 1, 1, 1, 1, 1], "linear": [0.5, 1, 1, 0.75, 0.5, 0.25]}
+    for schedule, shares in full.items():
+        expected = [pytest.approx([1e-3 * share, 1e-4 * share]) for share in shares]
+        assert rates[schedule] == expected
+
+
+def test_a_falling_learning_rate_is_not_gone_on_from_with_another_number_of_steps(project):
+    rl.train(config_of(project, algorithm="rloo", steps=2, schedule="linear"))
+    with pytest.raises(Mismatch, match="other settings"):
+        rl.train(config_of(project, algorithm="rloo", steps=4, schedule="linear"), resume=True)
+
+
 def test_a_run_over_its_kl_budget_stops_with_the_last_policy_within_it(project):
     summary = rl.train(
         config_of(project, algorithm="rloo", learning_rate=3e-2, kl_budget=0.05, steps=20)
