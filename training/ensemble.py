@@ -1,6 +1,7 @@
 """the reward model as reinforcement learning uses it: several branches on one trunk, calibrated and whitened.
 
-A reward is the scalar head's mean over the answer's tokens (pool "mean") or its value at the last one ("last"), plus a
+A reward is the head's mean over the answer's tokens (pool "mean"), its value at the last one ("last"), or the sum of the
+means over the answer's halves with a head for each ("halves": what opens an answer well need not end it well), plus a
 weighted sum of what the parent itself says of the answer (training/evidence.py), divided by the temperature
 fitted on validation cases, so that a difference of two rewards is in log-odds; whitened, it has mean 0 and standard
 deviation 1 over the training answers.
@@ -21,21 +22,37 @@ from huatuo.models.trunk import Branch, Trunk
 from training.evidence import EVIDENCE, evidence_of
 
 REWARD = "reward.json"
-Pool = Literal["mean", "last"]
+Pool = Literal["mean", "last", "halves"]
+NUMBERS: dict[Pool, int] = {"mean": 1, "last": 1, "halves": 2}
+"""By pool: how many numbers the head says of each token, one for each part of the answer."""
 
 
-def pooled(values: Tensor, answer_mask: Tensor, pool: Pool) -> Tensor:
-    """(B,) from (B, T), or (B, H) from (B, T, H): the mean over the answer's tokens, or the value at the last one.
+def parts_of(answer_mask: Tensor, pool: Pool) -> Tensor:
+    """(B, P, T) weights that take the mean over each of the answer's P parts; 0 for a part without tokens.
 
-    An answer without tokens gives 0.
+    answer_mask: (B, T). An odd token in the middle belongs to the first half.
     """
-    mask = answer_mask.to(values.dtype)
+    mask = answer_mask.bool()
     if pool == "last":
         place = torch.arange(mask.shape[1], device=mask.device)
-        mask = (place == (mask * place).argmax(1, keepdim=True)) * mask
-    if values.dim() == 3:
-        mask = mask.unsqueeze(-1)
-    return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
+        parts = ((place == (mask * place).argmax(1, keepdim=True)) & mask)[:, None]
+    elif pool == "halves":
+        first = mask.cumsum(1) * 2 <= mask.sum(1, keepdim=True) + 1
+        parts = torch.stack([mask & first, mask & ~first], 1)
+    else:
+        parts = mask[:, None]
+    return parts / parts.sum(2, keepdim=True).clamp(min=1)
+
+
+def pooled(states: Tensor, answer_mask: Tensor, pool: Pool) -> Tensor:
+    """(B, P * H): the means of (B, T, H) over the answer's parts, side by side."""
+    return (parts_of(answer_mask, pool).to(states.dtype) @ states).flatten(1)
+
+
+def rewards_of(numbers: Tensor, answer_mask: Tensor, pool: Pool) -> Tensor:
+    """(B,) the sum over the answer's parts of the mean of what the head says for it. numbers: (B, T) or (B, T, P)."""
+    each = numbers.unsqueeze(-1) if numbers.dim() == 2 else numbers
+    return torch.einsum("btp,bpt->b", each, parts_of(answer_mask, pool).to(each.dtype))
 
 
 @dataclass(frozen=True)
@@ -97,7 +114,7 @@ class RewardEnsemble:
                 raise Mismatch(f"{folder / name}: belongs to another parent than {REWARD} names")
             if parent is not None:
                 check_parent(info, parent)
-            member = trunk.branch(scalar=True)
+            member = trunk.branch(numbers=NUMBERS[about["pool"]])
             trunk.put(member, tensors_of(folder / name))
             members.append(member)
             weights.append(evidence_weights(info))
@@ -121,7 +138,7 @@ class RewardEnsemble:
             else member(states, attention_mask)
             for member in self.members
         ]
-        rewards = torch.stack([pooled(s, answer_mask, self.pool) for s in found])
+        rewards = torch.stack([rewards_of(s, answer_mask, self.pool) for s in found])
         if self.weights is None or hidden is None:
             return rewards
         if input_ids is None:
@@ -180,7 +197,7 @@ def read_about(folder: Path) -> dict[str, Any]:
             isinstance(about["members"], list)
             and about["members"]
             and all(isinstance(m, str) and Path(m).name == m for m in about["members"])
-            and about["pool"] in ("mean", "last")
+            and about["pool"] in NUMBERS
             and all(float(about[key]) > 0 for key in ("temperature", "std"))
             and float(about["log_theta"]) >= 0
             and isinstance(about["parent_sha256"], str)

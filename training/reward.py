@@ -1,6 +1,6 @@
 """the reward model from votes: `python -m training.reward configs/reward.toml`.
 
-An ensemble of branches with a scalar head on the frozen trunk of the parent, fitted to soft targets of a Bradley-Terry
+An ensemble of branches with a reward head on the frozen trunk of the parent, fitted to soft targets of a Bradley-Terry
 model with ties. The trunk's states are computed once and serve every member and epoch (`cache = true`); without the cache
 the whole model runs with its lower blocks frozen, as it must under DeepSpeed ZeRO-3: `accelerate launch -m
 training.reward ... --cache false`. Ends with reward.json (what training.ensemble loads), report.json and report.html.

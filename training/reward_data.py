@@ -36,7 +36,9 @@ class RewardConfig(Settings):
     held_out: Texts = Field(default=(), description="case files that no vote may be on")
     out: InsidePath = Field(description="the finished ensemble")
     work: InsidePath = Field(default=Path("data/reward"), description="states, unfinished members")
-    pool: Pool = Field(default="mean", description="read the answer's mean or its last token")
+    pool: Pool = Field(
+        default="mean", description="read the answer's mean, last token, or both halves"
+    )
     members: int = Field(default=3, ge=1, le=16, description="seeds of the ensemble")
     bootstrap: bool = Field(default=True, description="each member draws its cases anew")
     validation: float = Field(default=0.15, gt=0, lt=0.5, description="share of cases")

@@ -1,6 +1,6 @@
 """fits one member of the reward ensemble: soft-label Bradley-Terry with ties, head first, then the blocks.
 
-The scalar head is fitted first, on the pooled states of the untouched blocks (a ridge regression in 257 numbers, seconds),
+The head is fitted first, on the pooled states of the untouched blocks (a ridge regression in hundreds of numbers, seconds),
 then head and blocks together: from a random head the first steps would spoil the blocks (source: Kumar et al. 2022,
 linear probing then fine-tuning). The best state by validation NLL is kept.
 Letters: B pairs, T tokens, H hidden width.

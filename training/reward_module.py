@@ -17,7 +17,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from huatuo.models.trunk import Branch, Trunk, positions
 from training.answers import Sequences, StateCache, answer_mask, length_batches, padded
-from training.ensemble import Pool, pooled
+from training.ensemble import NUMBERS, Pool, pooled, rewards_of
 from training.evidence import EVIDENCE, evidence_of
 
 Tensors = dict[str, Tensor]
@@ -36,7 +36,7 @@ def open_accelerator(*, cpu: bool) -> Accelerator:
 
 
 class CachedReward(nn.Module):
-    """Branch with a scalar head on the trunk's states."""
+    """Branch with a head on the trunk's states."""
 
     def __init__(self, branch: Branch, pool: Pool) -> None:
         super().__init__()
@@ -44,18 +44,20 @@ class CachedReward(nn.Module):
 
     def forward(self, states: Tensor, attention_mask: Tensor, judged: Tensor) -> Tensor:
         """(B,) rewards."""
-        return pooled(self.branch(states, attention_mask), judged, self.pool)
+        return rewards_of(self.branch(states, attention_mask), judged, self.pool)
 
 
 class WholeReward(nn.Module):
-    """The parent's base model with a scalar head; only the blocks above the trunk move."""
+    """The parent's base model with a head; only the blocks above the trunk move."""
 
     def __init__(self, trunk: Trunk, pool: Pool) -> None:
         super().__init__()
         self.base = trunk.model.base_model
         self.pool, self.takes_positions = pool, trunk.takes_positions
         trunk.policy.requires_grad_(True)
-        self.head = nn.Linear(trunk.hidden_size, 1, device=trunk.device, dtype=torch.float32)
+        self.head = nn.Linear(
+            trunk.hidden_size, NUMBERS[pool], device=trunk.device, dtype=torch.float32
+        )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, judged: Tensor) -> Tensor:
         """(B,) rewards."""
@@ -65,7 +67,7 @@ class WholeReward(nn.Module):
             use_cache=False,
             **positions(attention_mask, self.takes_positions),
         ).last_hidden_state
-        return pooled(self.head(hidden.float()).squeeze(-1), judged, self.pool)
+        return rewards_of(self.head(hidden.float()), judged, self.pool)
 
 
 class Member:
@@ -92,14 +94,14 @@ class Member:
         self._names = list(trunk.branch_tensors(trunk.policy))
         self.module: CachedReward | WholeReward
         if cache is not None:
-            self.module = CachedReward(trunk.branch(scalar=True), pool)
+            self.module = CachedReward(trunk.branch(numbers=NUMBERS[pool]), pool)
         else:
             self.module = WholeReward(trunk, pool)
         self.offset = torch.zeros(len(sequences.ids))
 
     @property
     def head(self) -> nn.Linear:
-        """The scalar head."""
+        """The head."""
         module = self.module
         head = module.branch.head if isinstance(module, CachedReward) else module.head
         assert head is not None
@@ -107,9 +109,9 @@ class Member:
 
     @torch.no_grad()
     def set_head(self, weight: Tensor, bias: Tensor) -> None:
-        """Starts the head at the probe's solution. weight: (H,). bias: (1,)."""
-        self.head.weight.copy_(weight.reshape(1, -1))
-        self.head.bias.copy_(bias)
+        """Starts the head at the probe's solution. weight: (P * H,). bias: (1,)."""
+        self.head.weight.copy_(weight.reshape(self.head.weight.shape))
+        self.head.bias.copy_(bias.expand_as(self.head.bias) / len(self.head.bias))
 
     def rewards(self, model: nn.Module, pairs: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Rewards of a and of b of some pairs, each (B,); a sequence in several of them is run once."""
@@ -210,7 +212,7 @@ def features(
     *,
     label: str = "answers",
 ) -> tuple[Tensor, Tensor]:
-    """(pooled final states (N, H), evidence (N, E)) of all sequences under the parent's own blocks."""
+    """(pooled final states (N, P * H), evidence (N, E)) of all sequences under the parent's own blocks."""
     branch = trunk.branch()
 
     def read(states: Tensor, mask: Tensor, judged: Tensor, ids: Tensor) -> Tensor:

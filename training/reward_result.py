@@ -19,7 +19,7 @@ from huatuo.models.trunk import Trunk
 from training import calibration, raters
 from training.answers import Sequences, StateCache
 from training.calibration import Scored
-from training.ensemble import REWARD, Pool, Scale, evidence_weights, pooled
+from training.ensemble import NUMBERS, REWARD, Pool, Scale, evidence_weights, rewards_of
 from training.pairs import Pair
 from training.raters import Ceiling
 from training.reward_module import over_sequences
@@ -40,10 +40,10 @@ def raw_rewards(
     """(members, N) raw rewards of all sequences by the members saved in these folders. evidence: (N, E)."""
     rows = []
     for number, folder in enumerate(folders, 1):
-        branch = trunk.branch(scalar=True).eval()
+        branch = trunk.branch(numbers=NUMBERS[pool]).eval()
         trunk.put(branch, tensors_of(folder))
         said = over_sequences(
-            trunk, sequences, cache, lambda s, m, judged, _, b=branch: pooled(b(s, m), judged, pool),  # type: ignore[misc]
+            trunk, sequences, cache, lambda s, m, judged, _, b=branch: rewards_of(b(s, m), judged, pool),  # type: ignore[misc]
             label=f"scores of member {number}",
         )  # fmt: skip
         said = said + evidence @ torch.tensor(evidence_weights(read_branch(folder)))
@@ -52,11 +52,15 @@ def raw_rewards(
 
 
 def head_rewards(folders: Sequence[Path], states: Tensor, evidence: Tensor) -> Floats:
-    """(members, N) raw rewards of members whose blocks are the parent's. states: (N, H) pooled, evidence: (N, E)."""
+    """(members, N) raw rewards of members whose blocks are the parent's. states: (N, P * H) pooled, evidence: (N, E)."""
     rows = []
     for folder in folders:
         tensors, weights = tensors_of(folder), torch.tensor(evidence_weights(read_branch(folder)))
-        said = states @ tensors["head.weight"][0] + tensors["head.bias"] + evidence @ weights
+        said = (
+            states @ tensors["head.weight"].flatten()
+            + tensors["head.bias"].sum()
+            + evidence @ weights
+        )
         rows.append(said.double().numpy())
     return np.stack(rows)
 

@@ -127,7 +127,7 @@ def start(config: RlConfig) -> Run:
             "processes, which would wait for one another for ever"
         )
     reference = trunk.branch().requires_grad_(False).eval()
-    value = trunk.branch(scalar=True) if config.algorithm == "ppo" else None
+    value = trunk.branch(numbers=1) if config.algorithm == "ppo" else None
     policy: Any = trunk.policy.float().requires_grad_(True)
     groups = [{"params": list(policy.parameters()), "lr": config.learning_rate}]
     if value is not None:

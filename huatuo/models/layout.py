@@ -12,7 +12,7 @@ from huatuo.models import registry
 
 Kind = Literal["policy", "reward", "value"]
 HEAD = ("head.weight", "head.bias")
-"""The scalar head of a reward or value branch; no parent has tensors of these names."""
+"""The head of a reward or value branch; no parent has tensors of these names."""
 _BLOCK = re.compile(r"^(.*?\.)(\d+)\.")
 
 
@@ -49,8 +49,14 @@ def check_names(
         raise Mismatch(f"{folder}: tensor {min(head)} belongs to a reward or value branch")
     if kind != "policy" and set(head) != set(HEAD):
         raise Mismatch(f"{folder}: tensor {min(set(HEAD) - set(head))} is missing")
-    if head and not (head[HEAD[1]] == (1,) and len(head[HEAD[0]]) == 2 and head[HEAD[0]][0] == 1):
-        raise Mismatch(f"{folder}: head.weight must be (1, H) and head.bias (1,)")
+    if head:
+        numbers = (
+            len(head[HEAD[1]]) == 1 and head[HEAD[1]][0]
+        )  # a reward's: one for each part it reads
+        if not numbers or len(head[HEAD[0]]) != 2 or head[HEAD[0]][0] != numbers:
+            raise Mismatch(f"{folder}: head.weight must be (n, H) and head.bias (n,)")
+        if kind == "value" and numbers != 1:
+            raise Mismatch(f"{folder}: a value branch says one number, this head {numbers}")
     stem, top = _top_blocks(parent, blocks, folder)
     matched: set[str] = set()
     for name in sorted(body):

@@ -59,13 +59,13 @@ class Branch(nn.Module):
     head: nn.Linear | None
 
     def __init__(
-        self, trunk: "Trunk", blocks: nn.ModuleList, after: nn.ModuleDict, scalar: bool
+        self, trunk: "Trunk", blocks: nn.ModuleList, after: nn.ModuleDict, numbers: int
     ) -> None:
         super().__init__()
         self.blocks, self.after = blocks, after
         self.head = None
-        if scalar:
-            self.head = nn.Linear(trunk.hidden_size, 1, device=trunk.device, dtype=torch.float32)
+        if numbers:
+            self.head = nn.Linear(trunk.hidden_size, numbers, device=trunk.device).float()
             nn.init.normal_(self.head.weight, std=1 / (trunk.hidden_size + 1))
             nn.init.zeros_(self.head.bias)
         self._takes_positions = trunk.takes_positions
@@ -77,7 +77,7 @@ class Branch(nn.Module):
         blocks[0].register_forward_pre_hook(self._before_first, with_kwargs=True)
 
     def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """Final hidden states (B, T, H), or float32 scores (B, T) with a scalar head.
+        """Final hidden states (B, T, H), or what a head says, float32: (B, T), or (B, T, numbers) if it says several.
 
         states: (B, T, H) before block L-k. attention_mask: (B, T), 1 for tokens, padding on either side.
         """
@@ -139,7 +139,7 @@ class Trunk:
         )
         self._gives_tuple, self._after = _probe(model, owner, listed)
         after = nn.ModuleDict({name: owner.get_submodule(name) for name in self._after})
-        self.policy = Branch(self, nn.ModuleList(listed[self.first :]), after, scalar=False)
+        self.policy = Branch(self, nn.ModuleList(listed[self.first :]), after, 0)
         self.prove()
         self._marks = self._versions()
 
@@ -161,8 +161,8 @@ class Trunk:
         shell._modules.update(after.items())
         return outer
 
-    def branch(self, scalar: bool = False) -> Branch:
-        """A fresh copy of the policy's blocks as they are now, float32, trainable; scalar: with a head to one number."""
+    def branch(self, *, numbers: int = 0) -> Branch:
+        """A fresh copy of the policy's blocks as they are now, float32, trainable; with a head to `numbers` numbers, if any."""
         hooks = self.policy.blocks[0]._forward_pre_hooks
         kept = dict(hooks)
         hooks.clear()  # a deep copy would follow the hook back to the whole model
@@ -170,7 +170,7 @@ class Trunk:
             blocks, after = copy.deepcopy((self.policy.blocks, self.policy.after))
         finally:
             hooks.update(kept)
-        return Branch(self, blocks, after, scalar).float().requires_grad_(True)
+        return Branch(self, blocks, after, numbers).float().requires_grad_(True)
 
     @torch.no_grad()
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

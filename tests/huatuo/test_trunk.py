@@ -155,7 +155,7 @@ def test_a_scalar_branch_gives_one_number_a_token_and_is_put_back_from_its_tenso
     trunk = Trunk(made("llama"), 2)
     ids, mask = batch()
     states = trunk.states(ids, mask)
-    one, other = trunk.branch(scalar=True), trunk.branch(scalar=True)
+    one, other = trunk.branch(numbers=1), trunk.branch(numbers=1)
     assert one(states, mask).shape == (3, 12)
     assert not torch.allclose(one(states, mask), other(states, mask))
     tensors = trunk.branch_tensors(one)

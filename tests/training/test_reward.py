@@ -21,11 +21,11 @@ from huatuo.models.trunk import Trunk, load_trunk
 from huatuo.prompts import encode
 from training import reward
 from training.answers import cache_states, encode_answer, encode_pairs
-from training.ensemble import REWARD, RewardEnsemble, Scale, pooled
+from training.ensemble import NUMBERS, REWARD, RewardEnsemble, Scale, pooled, rewards_of
 from training.evidence import EVIDENCE, evidence_of
 from training.pairs import Counts, Judgement, Pair, Votes
 from training.reward import train
-from training.reward_data import RewardConfig
+from training.reward_data import RewardConfig, gather
 from training.reward_fit import (
     Aim,
     Recipe,
@@ -37,6 +37,7 @@ from training.reward_fit import (
     train_member,
 )
 from training.reward_module import Member, features, put_back, snapshot
+from training.reward_result import head_rewards, raw_rewards
 
 NANO = Path(__file__).resolve().parents[2] / "huatuo/nano/hybrid"
 GOOD = ("请先到医院检查。", "建议多休息，少熬夜。", "注意补充水分。")
@@ -139,12 +140,24 @@ def test_what_is_too_long_is_shortened_and_counted_never_dropped_in_silence(
     assert counts["answers_with_oldest_exchanges_left_out"] >= 1
 
 
-def test_pooling_reads_the_mean_or_the_last_token_of_the_answer() -> None:
-    values = torch.tensor([[9.0, 1, 3, 9], [9, 9, 9, 5]])
-    mask = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0]])
-    assert pooled(values, mask, "mean").tolist() == [2, 0]
-    assert pooled(values, mask, "last").tolist() == [3, 0]
-    assert pooled(values[..., None].expand(2, 4, 5), mask, "mean").shape == (2, 5)
+def test_pooling_reads_the_mean_the_last_token_or_both_halves_of_the_answer() -> None:
+    values = torch.tensor([[9.0, 1, 3, 9], [9, 9, 9, 5], [2, 4, 9, 6]])
+    mask = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 0, 1]])
+    assert rewards_of(values, mask, "mean").tolist() == [2, 0, 4]
+    assert rewards_of(values, mask, "last").tolist() == [3, 0, 6]
+    assert pooled(values[..., None].expand(3, 4, 5), mask, "mean").shape == (3, 5)
+    assert pooled(values[..., None], mask, "halves").tolist() == [[1, 3], [0, 0], [3, 6]]
+    both = torch.stack([values, 10 * values], 2)
+    assert rewards_of(both, mask, "halves").tolist() == [31, 0, 63]
+
+
+@pytest.mark.parametrize("pool", ["mean", "last", "halves"])
+def test_a_head_says_of_pooled_states_what_it_says_token_by_token(pool: Any) -> None:
+    torch.manual_seed(0)
+    states, mask = torch.randn(3, 7, 4), torch.rand(3, 7) > 0.4
+    head = torch.nn.Linear(4, NUMBERS[pool], bias=False)
+    found = rewards_of(head(states), mask, pool)
+    torch.testing.assert_close(found, pooled(states, mask, pool) @ head.weight.flatten())
 
 
 def test_the_evidence_is_the_parents_own_likelihood(loaded: tuple[Trunk, Any]) -> None:
@@ -215,15 +228,17 @@ def test_states_in_a_file_are_those_in_memory_and_are_used_again(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("pool", ["mean", "halves"])
 def test_cached_states_and_the_whole_model_give_the_same_loss_and_gradient(
-    loaded: tuple[Trunk, Any], tmp_path: Path
+    loaded: tuple[Trunk, Any], tmp_path: Path, pool: Any
 ) -> None:
     sequences, cache = prepared(loaded, tmp_path)
     accelerator = Accelerator(cpu=True)
-    weight, bias = torch.randn(256, generator=torch.Generator().manual_seed(1)) / 16, torch.zeros(1)
+    drawn = torch.randn(256 * NUMBERS[pool], generator=torch.Generator().manual_seed(1))
+    weight, bias = drawn / 16, torch.zeros(1)
     losses, slopes = [], []
     for trunk, given in ((loaded[0], cache), (load_trunk(NANO, 2)[0], None)):
-        member = Member(trunk, sequences, given, "mean", accelerator)
+        member = Member(trunk, sequences, given, pool, accelerator)
         member.set_head(weight, bias)
         a, b = member.rewards(member.module, np.arange(6))
         aim = Aim(torch.tensor([[0.8, 0.1, 0.1]]).repeat(6, 1), torch.ones(6))
@@ -404,6 +419,31 @@ def test_folds_hold_every_case_out_once(tmp_path: Path) -> None:
         train(config(tmp_path, epochs=1, folds=4))
 
 
+@pytest.mark.parametrize("pool", ["mean", "last", "halves"])
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_what_is_loaded_scores_as_what_was_fitted(
+    loaded: tuple[Trunk, Any], tmp_path: Path, pool: Any, epochs: int
+) -> None:
+    trunk, tokenizer = loaded
+    settings = config(tmp_path, pool=pool, epochs=epochs)
+    train(settings)
+    ensemble = RewardEnsemble.load(settings.out, trunk, NANO)
+    sequences = gather(settings, tokenizer).sequences
+    states, evidence = features(trunk, sequences, None, pool, label="")
+    folders = [settings.out / f"member-{number}" for number in range(settings.members)]
+    fitted = (
+        raw_rewards(folders, trunk, sequences, None, pool, evidence)
+        if epochs
+        else head_rewards(folders, states, evidence)
+    )
+    for number, (ids, judged) in enumerate(zip(sequences.ids, sequences.judged, strict=True)):
+        row = torch.tensor([ids])
+        mask = torch.ones_like(row)
+        found = ensemble.raw(trunk.states(row, mask), mask, torch.tensor([judged]), row)
+        assert found[:, 0].tolist() == pytest.approx(fitted[:, number].tolist(), abs=2e-3)
+    assert fitted.std() > 0.05
+
+
 @pytest.mark.slow
 def test_trls_trainer_stands_beside_it(tmp_path: Path) -> None:
     report = train(config(tmp_path, baseline=True, baseline_epochs=1, members=1, epochs=0))
@@ -474,23 +514,24 @@ def write_empty(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("pool", ["mean", "halves"])
 @pytest.mark.parametrize("moved", [False, True])
 def test_a_member_scores_as_its_own_blocks_say_whether_they_moved_or_not(
-    loaded: tuple[Trunk, Any], moved: bool
+    loaded: tuple[Trunk, Any], moved: bool, pool: Any
 ) -> None:
     trunk, tokenizer = loaded
     ids = torch.tensor([tokenizer("多喝水，注意休息。")["input_ids"]])
     mask = torch.ones_like(ids)
     judged = mask.bool() & (torch.arange(ids.shape[1]) >= 3)
-    member = trunk.branch(scalar=True)
+    member = trunk.branch(numbers=NUMBERS[pool])
     if moved:
         with torch.no_grad():
             for parameter in member.blocks.parameters():
                 parameter.mul_(1.1)
     with torch.no_grad():
         states = trunk.states(ids, mask)
-        alone = pooled(member(states, mask), judged, "mean")
-    ensemble = RewardEnsemble(trunk, [member], "mean", Scale(1.0, 0.1, 0.0, 1.0))
+        alone = rewards_of(member(states, mask), judged, pool)
+    ensemble = RewardEnsemble(trunk, [member], pool, Scale(1.0, 0.1, 0.0, 1.0))
     assert isinstance(ensemble.members[0], torch.nn.Linear) is not moved
     found = ensemble.scores(states, mask, judged)[0]
     assert found.tolist() == pytest.approx(alone.tolist(), abs=1e-5)

@@ -55,7 +55,7 @@ def make(folder):
     tokenizer.save_pretrained(folder / "parent")
     trunk = Trunk(model, 1)
     for n in range(2):
-        member = trunk.branch(scalar=True)
+        member = trunk.branch(numbers=1)
         branches.save_branch(
             folder / f"reward/member-{n}",
             trunk.branch_tensors(member),

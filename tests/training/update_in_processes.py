@@ -33,7 +33,7 @@ def main(model: Path, out: Path, algorithm: str) -> None:
     rewards = torch.randn(len(everything), generator=torch.Generator().manual_seed(4))
     torch.manual_seed(0)
     reference = trunk.branch().requires_grad_(False)
-    value = trunk.branch(scalar=True) if algorithm == "ppo" else None
+    value = trunk.branch(numbers=1) if algorithm == "ppo" else None
     policy = trunk.policy.requires_grad_(True)
     groups = [{"params": list(policy.parameters()), "lr": 1e-4}]
     if value is not None:
