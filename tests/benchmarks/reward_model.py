@@ -5,8 +5,11 @@
 Each record has votes of 5 simulated raters with 15 % noise and 20 % ties on the bundled models' fresh answers, from a
 seed of its own. The agreement of raters on the hundred pairs that two of them saw, the ceiling, is itself off by four
 points from one record to the next; so one record cannot tell a gap of three, and the mean over records is what counts.
+Since the votes are simulated, the agreement that their noise makes two raters expect is known, without that chance:
+(1 - noise)^2 + noise^2; the gap to it is given beside the other.
 Every case is held out once (5 folds); on the first --trl records TRL's trainer gets the same folds. Votes alone, no AI
-feedback. Last line JSON: accuracy, ceiling, gap (points, mean and standard error), ece, trl_accuracy, ours_beside_trl.
+feedback. Last line JSON: accuracy, ceiling, gap (points, mean and standard error), expected_ceiling and the gap to it,
+ece, trl_accuracy, ours_beside_trl.
 """
 
 from __future__ import annotations
@@ -81,12 +84,22 @@ def main() -> None:
         print(json.dumps(row), flush=True)
     beside = [row for row in rows if row["trl_accuracy"] is not None]
     mean = statistics.fmean
+    noise = SimulationConfig.model_fields["noise"].default
+    expected = (1 - noise) ** 2 + noise**2
+    beyond = [100 * (expected - row["accuracy"]) for row in rows]
+
+    def error(values: list[float]) -> float | None:
+        return round(statistics.stdev(values) / len(values) ** 0.5, 2) if len(values) > 1 else None
+
     print(json.dumps({
         "records": given.records,
         "accuracy": round(mean(row["accuracy"] for row in rows), 4),
         "ceiling": round(mean(row["ceiling"] for row in rows), 4),
         "gap_points": round(mean(gaps), 2),
-        "gap_standard_error": round(statistics.stdev(gaps) / len(gaps) ** 0.5, 2) if len(gaps) > 1 else None,
+        "gap_standard_error": error(gaps),
+        "expected_ceiling": round(expected, 4),
+        "gap_to_expected_points": round(mean(beyond), 2),
+        "gap_to_expected_standard_error": error(beyond),
         "ece": round(mean(row["ece"] for row in rows), 4),
         "ece_by_chance": round(mean(row["ece_by_chance"] for row in rows), 4),
         "trl_accuracy": round(mean(row["trl_accuracy"] for row in beside), 4) if beside else None,
