@@ -1,8 +1,8 @@
 """answers sampled from the policy in batches, with the trunk's states caught on the way.
 
 Prompts are padded on the left, answers on the right. A prompt's several samples share its prefill, and rows that have
-ended are taken out of the batch, several at a time. The states of everything that was fed come with the answers, so training need not run
-the trunk again; the last token of an answer is never fed, and its log-probability does not need it.
+ended are taken out of the batch, several at a time. The states of everything that was fed come with the answers, so
+training need not run the trunk again; the last token of an answer is never fed, and its log-probability does not need it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -2,8 +2,8 @@
 
 transformers 5.23 has only eager attention for BLOOM, which writes several (B * heads, Q, K) tensors per layer. Here the
 bias is built once per forward and shared by all layers, and no architecture is copied: the attention modules of a loaded
-model get a subclass whose forward alone differs, and so does its activation, a dozen passes over the widest tensor where
-torch has one. Letters: B sequences, Q query tokens, K key tokens, D width of a head.
+model get a subclass whose forward alone differs. So does its activation, a dozen passes over the widest tensor where torch
+has one. Letters: B sequences, Q query tokens, K key tokens, D width of a head.
 """
 
 from typing import Any
