@@ -70,7 +70,7 @@ class RewardConfig(Settings):
         description="tried for the head by cross-validation",
     )
     ai_weights: tuple[float, ...] = Field(
-        default=(0.25, 0.5, 1.0, 2.0, 4.0), strict=False, min_length=1, description="tried for AI votes, on physicians' validation votes"
+        default=(0.25, 0.5, 1.0), strict=False, min_length=1, description="tried for AI votes, on physicians' validation votes"
     )  # fmt: skip
     evaluations: int = Field(default=6, ge=1, description="validations per member")
     patience: int = Field(default=2, ge=0, description="worse validations before an early stop")
