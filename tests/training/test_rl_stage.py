@@ -216,6 +216,18 @@ def test_an_answer_to_an_emergency_without_a_warning_is_fined(project):
     assert found.tolist() == [0.0, -3.0, 0.0, 0.0]
 
 
+def test_rewards_stand_in_the_order_of_the_rows_whatever_their_lengths(project):
+    run = rl.start(config_of(project, algorithm="rloo", pessimism=0.0))
+    rollouts = rl_step.generate(run, rl_step.draw(run))
+    begin = int(rollouts.answer[-1].nonzero()[0])
+    rollouts.answer[-1, begin + 2 :] = False  # the last becomes the shortest, and is run first
+    rollouts.fed[-1, begin + 1 :] = 0
+    found, _ = rl_step.reward(run, rollouts)
+    alone = [float(rl_step.reward(run, rollouts.select([row]))[0]) for row in range(len(rollouts))]
+    assert found.tolist() == pytest.approx(alone, abs=1e-4)
+    assert found.std() > 1e-3
+
+
 def test_doubt_among_the_reward_models_costs_what_pessimism_says(project):
     means = {}
     for pessimism in (0.0, 1.0, 3.0):
